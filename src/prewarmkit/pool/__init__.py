@@ -1,0 +1,1 @@
+"""The pool: leases work, warms it, settles it."""

@@ -1,0 +1,1 @@
+"""Cloudflare R2, and any S3-compatible endpoint."""

@@ -1,0 +1,34 @@
+"""Where bytes come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prewarmkit._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from prewarmkit.sources.base import MediaReader as MediaReader
+    from prewarmkit.sources.base import MediaSource as MediaSource
+    from prewarmkit.sources.directory import DirectorySource as DirectorySource
+
+__all__ = [
+    "DirectorySource",
+    "MediaReader",
+    "MediaSource",
+]
+
+_DEFINED_IN = {
+    **dict.fromkeys(
+        (
+            "MediaReader",
+            "MediaSource",
+        ),
+        "prewarmkit.sources.base",
+    ),
+    **dict.fromkeys(
+        ("DirectorySource",),
+        "prewarmkit.sources.directory",
+    ),
+}
+
+__getattr__, __dir__ = lazy_exports(__name__, _DEFINED_IN)

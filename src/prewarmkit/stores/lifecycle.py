@@ -1,0 +1,105 @@
+"""The life of a row, as data: its states and what moves it from one to another.
+
+The stores, the docs' table and the tests all read `TRANSITIONS`; nothing else may
+move a row. This module knows no database and no clock.
+
+An attempt counts when it is claimed; `Step.attempts` says which moves give it back.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["AGEING_SECONDS", "LIVE_RANK", "TRANSITIONS", "Move", "State", "Step", "rank_offset"]
+
+
+class State(StrEnum):
+    """Where a row is."""
+
+    PENDING = "pending"
+    WARMING = "warming"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Move(StrEnum):
+    """What moves it."""
+
+    CLAIM = "claim"
+    SUCCEED = "succeed"
+    RETRY = "retry"
+    DEFER = "defer"
+    FAIL = "fail"
+    RELEASE = "release"
+    EXPIRE = "expire"
+    RENEW = "renew"
+    INVALIDATE = "invalidate"
+    REQUEUE = "requeue"
+    SHARE = "share"
+
+
+@frozen
+class Step:
+    """One row of the table.
+
+    Attributes:
+        to: The state after the move.
+        attempts: What it does to the attempt counter: ``+1``, ``-1``, ``0``, or ``None`` for a reset.
+        why: One sentence for the docs.
+    """
+
+    to: State
+    attempts: int | None
+    why: str
+
+
+TRANSITIONS: Mapping[tuple[State, Move], Step] = MappingProxyType(
+    {
+        (State.PENDING, Move.CLAIM): Step(State.WARMING, 1, "a pool leases the row; its token grows"),
+        (State.PENDING, Move.SHARE): Step(
+            State.READY, None, "another key with the same SHA-256 became ready"
+        ),
+        (State.WARMING, Move.SUCCEED): Step(State.READY, None, "the target gave a handle"),
+        (State.WARMING, Move.RETRY): Step(State.PENDING, 0, "a failure that a later try may not meet"),
+        (State.WARMING, Move.DEFER): Step(
+            State.PENDING, -1, "rate limited, or the target is down: no attempt spent"
+        ),
+        (State.WARMING, Move.FAIL): Step(State.FAILED, 0, "a final failure, or the last attempt failed"),
+        (State.WARMING, Move.RELEASE): Step(State.PENDING, -1, "the pool stops before it began"),
+        (State.WARMING, Move.EXPIRE): Step(State.PENDING, 0, "the lease ran out: the process died or hangs"),
+        (State.WARMING, Move.RENEW): Step(
+            State.PENDING, None, "enqueued with another version while it was warming"
+        ),
+        (State.WARMING, Move.INVALIDATE): Step(State.PENDING, None, "its stale handle was refused"),
+        (State.PENDING, Move.RENEW): Step(State.PENDING, None, "enqueued with another version"),
+        (State.PENDING, Move.INVALIDATE): Step(State.PENDING, None, "its stale handle was refused"),
+        (State.READY, Move.RENEW): Step(
+            State.PENDING, None, "another version, or the handle expired; it stays, stale"
+        ),
+        (State.READY, Move.INVALIDATE): Step(
+            State.PENDING, None, "a delivery was refused; the handle is dropped"
+        ),
+        (State.FAILED, Move.RENEW): Step(State.PENDING, None, "enqueued with another version"),
+        (State.FAILED, Move.REQUEUE): Step(State.PENDING, None, "somebody asked for it again"),
+    }
+)
+"""Every legal move. A pair that is not here does not happen."""
+
+AGEING_SECONDS = 60.0
+"""What one step of priority is worth in waiting: a row of priority p goes before every row
+that became due more than ``60 × p`` seconds after it, so nothing starves."""
+
+LIVE_RANK = -1e12
+"""Added to the rank of priority 0: somebody waits for it now, it goes before all background work."""
+
+
+def rank_offset(priority: int) -> float:
+    """Seconds to add to the time a row became due; the smallest sum is served first."""
+    return LIVE_RANK if priority == 0 else priority * AGEING_SECONDS

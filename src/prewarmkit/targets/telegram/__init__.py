@@ -1,0 +1,1 @@
+"""Telegram: a file uploaded once gets a ``file_id`` that later sends reuse."""

@@ -1,0 +1,1 @@
+"""Real servers, honest fakes and contract suites, for our tests and for a host's."""
