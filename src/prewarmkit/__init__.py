@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prewarmkit.errors import ConnectionFault as ConnectionFault
     from prewarmkit.errors import CredentialsMissing as CredentialsMissing
     from prewarmkit.errors import InvalidRequest as InvalidRequest
+    from prewarmkit.errors import InvalidSetting as InvalidSetting
     from prewarmkit.errors import MediaNotReady as MediaNotReady
     from prewarmkit.errors import MediaUnfit as MediaUnfit
     from prewarmkit.errors import Moved as Moved
@@ -90,6 +91,7 @@ __all__ = [
     "Enqueued",
     "Handle",
     "InvalidRequest",
+    "InvalidSetting",
     "KeyCache",
     "KeyScope",
     "Media",
@@ -154,6 +156,7 @@ _DEFINED_IN = {
             "ConnectionFault",
             "CredentialsMissing",
             "InvalidRequest",
+            "InvalidSetting",
             "MediaNotReady",
             "MediaUnfit",
             "Moved",

@@ -1,26 +1,33 @@
 """Rate budgets: how many calls still fit into the windows of a chat or a bot.
 
 Pure arithmetic over times that are handed in. A store gives a `Budget` that its
-processes share; `MemoryBudget` is the twin for one process.
+processes share; `MemoryBudget` is the twin for one process and one event loop.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 __all__ = ["Budget", "MemoryBudget", "Window"]
 
+_SWEEP_AT_LEAST = 1024
+_AFTER = 1e-6  # a window is closed: the same instant at its far end still counts
 
-def _positive(_instance: object, attribute: object, value: float) -> None:
-    if not value > 0:
-        raise ValueError(
-            f"A window's {getattr(attribute, 'name', 'value')} must be more than 0, not {value!r}."
-        )
+
+def _whole(_instance: object, _attribute: object, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"A window's limit must be a whole number of calls, 1 or more, not {value!r}.")
+
+
+def _positive(_instance: object, _attribute: object, value: float) -> None:
+    if not 0 < value < math.inf:  # also refuses NaN
+        raise ValueError(f"A window's seconds must be more than 0 and finite, not {value!r}.")
 
 
 @frozen
@@ -32,7 +39,7 @@ class Window:
         seconds: The window's length.
     """
 
-    limit: int = field(validator=_positive)
+    limit: int = field(validator=_whole)
     seconds: float = field(validator=_positive)
 
 
@@ -44,58 +51,96 @@ class Budget(Protocol):
         """Spend ``cost`` under every name at once, or under none.
 
         Args:
-            limits: The windows that hold for each name.
-            cost: Calls to spend.
+            limits: The windows that hold for each name; none at all for a name leaves only what `hold` says.
+            cost: Calls to spend, at least 1.
 
         Returns:
             ``0.0``: spent. More: nothing was spent; seconds after which asking again makes sense.
+
+        Raises:
+            ValueError: ``cost`` is less than 1, or more than a window ever lets through.
         """
         ...
 
     async def hold(self, name: str, seconds: float) -> None:
-        """Give nothing under ``name`` for that many seconds (a 429 said so)."""
+        """Give nothing under ``name`` for that many seconds (a 429 said so); never shortens a hold."""
         ...
 
 
-@frozen
+@define
+class _Log:
+    """The calls under one name, oldest first, as far back as the longest window ever asked for."""
+
+    calls: deque[float] = field(factory=deque[float])
+    longest: float = 0.0
+    held_until: float = -math.inf
+
+    def spend(self, cost: int, now: float) -> None:
+        self.calls.extend([now] * cost)
+        self.forget(now)
+
+    def forget(self, now: float) -> None:
+        while self.calls and now - self.calls[0] > self.longest:
+            self.calls.popleft()
+
+    def is_idle(self, now: float) -> bool:
+        self.forget(now)
+        return not self.calls and self.held_until <= now
+
+
+@define(eq=False)
 class MemoryBudget:
     """A `Budget` for one process: a log of the calls inside the longest window of each name."""
 
     clock: Callable[[], float] = time.monotonic
-    _calls: dict[str, deque[float]] = field(init=False, factory=dict[str, deque[float]], repr=False)
-    _held_until: dict[str, float] = field(init=False, factory=dict[str, float], repr=False)
+    _logs: dict[str, _Log] = field(init=False, factory=dict[str, _Log], repr=False)
+    _sweep_at: int = field(init=False, default=_SWEEP_AT_LEAST, repr=False)
 
     async def take(self, limits: Mapping[str, Sequence[Window]], *, cost: int = 1) -> float:
         """See `Budget.take`."""
+        if cost < 1:
+            raise ValueError(f"cost must be 1 call or more, not {cost!r}.")
         now = self.clock()
-        wait = max((self._wait(name, windows, cost, now) for name, windows in limits.items()), default=0.0)
+        self._sweep(now)
+        logs = {name: self._log(name, windows) for name, windows in limits.items()}
+        wait = max((_wait(logs[name], windows, cost, now) for name, windows in limits.items()), default=0.0)
         if wait > 0:
             return wait
-        for name, windows in limits.items():
-            calls = self._calls.setdefault(name, deque())
-            calls.extend([now] * cost)
-            self._forget(calls, windows, now)
+        for log in logs.values():
+            log.spend(cost, now)
         return 0.0
 
     async def hold(self, name: str, seconds: float) -> None:
         """See `Budget.hold`."""
-        self._held_until[name] = max(self._held_until.get(name, 0.0), self.clock() + seconds)
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds must be 0 or more and finite, not {seconds!r}.")
+        now = self.clock()
+        self._sweep(now)
+        log = self._log(name, ())
+        log.held_until = max(log.held_until, now + seconds)
 
-    def _wait(self, name: str, windows: Sequence[Window], cost: int, now: float) -> float:
-        wait = max(0.0, self._held_until.get(name, 0.0) - now)
-        calls = self._calls.get(name)
-        for window in windows:
-            if cost > window.limit:
-                raise ValueError(f"A cost of {cost} never fits into {window} of {name!r}.")
-            # The call that must have left the window before `cost` more fit in.
-            blocking = window.limit - cost
-            if calls is not None and len(calls) > blocking:
-                wait = max(wait, calls[-1 - blocking] + window.seconds - now)
-        # A span is closed: a call exactly `seconds` later would still share it with the first.
-        return wait if wait <= 0 else wait + 1e-6
+    def _log(self, name: str, windows: Sequence[Window]) -> _Log:
+        log = self._logs.setdefault(name, _Log())
+        # What a longer window of another caller still needs must not be forgotten for this one's sake.
+        log.longest = max(log.longest, *(window.seconds for window in windows), 0.0)
+        return log
 
-    @staticmethod
-    def _forget(calls: deque[float], windows: Sequence[Window], now: float) -> None:
-        longest = max((window.seconds for window in windows), default=0.0)
-        while calls and calls[0] < now - longest:
-            calls.popleft()
+    def _sweep(self, now: float) -> None:
+        # A bot writes to any number of chats: drop the idle ones each time their number has doubled.
+        if len(self._logs) < self._sweep_at:
+            return
+        for name in [name for name, log in self._logs.items() if log.is_idle(now)]:
+            del self._logs[name]
+        self._sweep_at = max(_SWEEP_AT_LEAST, 2 * len(self._logs))
+
+
+def _wait(log: _Log, windows: Sequence[Window], cost: int, now: float) -> float:
+    wait = max(0.0, log.held_until - now)
+    for window in windows:
+        if cost > window.limit:
+            raise ValueError(f"A cost of {cost} never fits into {window}: ask for less at once.")
+        # The call that must have left the window before `cost` more fit in.
+        blocking = window.limit - cost
+        if len(log.calls) > blocking and now - log.calls[-1 - blocking] <= window.seconds:
+            wait = max(wait, log.calls[-1 - blocking] + window.seconds - now + _AFTER)
+    return wait

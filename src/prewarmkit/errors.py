@@ -7,6 +7,7 @@
     │   ├── SigningError            (also a ValueError)
     │   ├── TargetRequired
     │   ├── UnknownTarget
+    │   ├── InvalidSetting          (also a ValueError)
     │   ├── CredentialsMissing
     │   ├── SchemaMissing
     │   ├── SchemaTooOld
@@ -67,6 +68,7 @@ __all__ = [
     "ConnectionFault",
     "CredentialsMissing",
     "InvalidRequest",
+    "InvalidSetting",
     "MediaNotReady",
     "MediaUnfit",
     "Moved",
@@ -121,6 +123,10 @@ class ConfigurationError(PrewarmKitError):
 
 class SigningError(ConfigurationError, ValueError):
     """A request that cannot be signed as given."""
+
+
+class InvalidSetting(ConfigurationError, ValueError):
+    """A setting, or an environment variable, has a value that cannot work; the message names it."""
 
 
 class TargetRequired(ConfigurationError):

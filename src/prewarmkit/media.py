@@ -6,7 +6,7 @@ This module knows no I/O and no other room but the errors.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -87,6 +87,10 @@ def _kind(kind: MediaKind | str | None) -> MediaKind:
     return cast("MediaKind", None) if kind is None else MediaKind.parse(kind)
 
 
+def _reasons(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
 def _check_size(_instance: object, _attribute: object, size: object) -> None:
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
         raise ValueError(f"size is a number of bytes or None, not {size!r}.")
@@ -139,7 +143,7 @@ class ObjectInfo:
     etag: str | None = None
     content_type: str | None = None
     last_modified: datetime | None = None
-    metadata: Mapping[str, str] = field(factory=dict)
+    metadata: Mapping[str, str] = field(factory=dict[str, str])
     version: str | None = None
     storage_class: str | None = None
 
@@ -160,9 +164,9 @@ class Warmed:
     handle: str
     kind: MediaKind | None = field(default=None, kw_only=True)
     unique_id: str | None = field(default=None, kw_only=True)
-    weak: tuple[str, ...] = field(default=(), kw_only=True, converter=tuple)
+    weak: tuple[str, ...] = field(default=(), kw_only=True, converter=_reasons)
     expires_at: datetime | None = field(default=None, kw_only=True)
-    details: Mapping[str, Any] = field(factory=dict, kw_only=True)
+    details: Mapping[str, Any] = field(factory=dict[str, Any], kw_only=True)
 
 
 @frozen
@@ -187,11 +191,11 @@ class Handle:
     target: str
     key: str
     unique_id: str | None = field(default=None, kw_only=True)
-    weak: tuple[str, ...] = field(default=(), kw_only=True, converter=tuple)
+    weak: tuple[str, ...] = field(default=(), kw_only=True, converter=_reasons)
     stale: bool = field(default=False, kw_only=True)
     warmed_at: datetime | None = field(default=None, kw_only=True)
     expires_at: datetime | None = field(default=None, kw_only=True)
-    details: Mapping[str, Any] = field(factory=dict, kw_only=True)
+    details: Mapping[str, Any] = field(factory=dict[str, Any], kw_only=True)
 
 
 def seconds_of(duration: float | timedelta, name: str = "duration") -> float:

@@ -315,13 +315,13 @@ class MediaStore(Protocol):
 
     async def list(
         self,
-        state: State | None = None,
+        state: State | Collection[State] | None = None,
         *,
         after: str | None = None,
         limit: int = 100,
         targets: Collection[str] | None = None,
     ) -> list[Row]:
-        """Rows in a stable order; go on after the last one's `Row.cursor`."""
+        """Rows in a stable order, of one state or several; go on after the last one's `Row.cursor`."""
         ...
 
     async def requeue(

@@ -7,7 +7,7 @@ retries or the pool.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -70,7 +70,7 @@ class Services:
 
 
 @contextmanager
-def source_failures(key: str) -> Iterator[None]:
+def source_failures(key: str) -> Generator[None]:
     """Turn a source's errors, raised inside, into the failures that a pool acts on."""
     try:
         yield

@@ -1,0 +1,375 @@
+"""The table in memory: nothing survives the process, everything else holds.
+
+Each call is one synchronous step between two awaits, which is all the transaction that
+one event loop needs. Rows and their order: `prewarmkit.stores.memory_table`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+from itertools import islice
+from typing import Self
+
+from attrs import define, evolve, field
+
+from prewarmkit.budget import Budget, MemoryBudget
+from prewarmkit.errors import ConfigurationError, QueueFull
+from prewarmkit.media import MediaKind
+from prewarmkit.stores.base import (
+    Counts,
+    Enqueued,
+    Failed,
+    Job,
+    KeyValue,
+    Lease,
+    Looked,
+    MediaId,
+    Outcome,
+    Released,
+    Retry,
+    Row,
+    Succeeded,
+    Turn,
+)
+from prewarmkit.stores.lifecycle import Move, State
+from prewarmkit.stores.memory_table import Record, Table
+from prewarmkit.stores.rules import handle_of, is_new_version, merged, moment, states_of
+from prewarmkit.stores.wakeups import Wakeups
+
+__all__ = ["MemoryStore"]
+
+
+@define(eq=False)
+class MemoryStore:
+    """``media_cache`` in memory, for tests and for hosts that can warm again after a restart.
+
+    Attributes:
+        clock: POSIX seconds; the store's own clock, which all its times are.
+    """
+
+    clock: Callable[[], float] = time.time
+    is_durable: bool = field(init=False, default=False)
+    _table: Table = field(init=False, factory=Table, repr=False)
+    _wakeups: Wakeups = field(init=False, factory=Wakeups, repr=False)
+    _budgets: dict[str, MemoryBudget] = field(init=False, factory=dict[str, MemoryBudget], repr=False)
+    _states: dict[str, KeyValue] = field(init=False, factory=dict[str, KeyValue], repr=False)
+    owner: object | None = field(init=False, default=None, repr=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        return None
+
+    async def migrate(self) -> None:
+        """Nothing to do."""
+
+    async def check_schema(self) -> None:
+        """Nothing to check."""
+
+    def claim_for(self, pool: object) -> None:
+        """Bind the store to one pool: two pools over one memory would each think that it holds all."""
+        if self.owner is not None and self.owner is not pool:
+            raise ConfigurationError(
+                "This MemoryStore serves another pool: give each pool a store of its own."
+            )
+        self.owner = pool
+
+    # ── enqueue ──────────────────────────────────────────────────────────────
+
+    async def enqueue(self, jobs: Sequence[Job], *, limit: int | None = None) -> list[Enqueued]:
+        """See `MediaStore.enqueue`."""
+        now = self.clock()
+        if limit is not None:
+            wanted = {job.id for job in jobs if self._would_queue(job, now)}
+            pending = self._table.pending()
+            if wanted and pending + len(wanted) > limit:
+                raise QueueFull(f"{pending} media are pending and {limit} is the bound: try again later.")
+        answers = [self._enqueue(job, now) for job in jobs]
+        self._wakeups.notify()
+        return answers
+
+    def _would_queue(self, job: Job, now: float) -> bool:
+        row = self._table.rows.get(job.id)
+        if row is None:
+            return self._table.good_handle(job.target, job.media, now) is None
+        return not row.is_queued and _is_due_again(row, job, now)
+
+    def _enqueue(self, job: Job, now: float) -> Enqueued:
+        row = self._table.rows.get(job.id)
+        if row is None:
+            return self._make_due(self._table.add(job.id, job.media), job, now)
+        is_new = is_new_version(row.media, job.media)
+        if row.is_queued and not is_new:
+            self._hurry(row, job, now)
+            return Enqueued.DUPLICATE
+        if not row.is_queued and not _is_due_again(row, job, now):
+            self._table.describe(row, merged(row.media, job.media))
+            return Enqueued.READY if row.state is State.READY else Enqueued.FAILED
+        was_queued, urgency = row.is_queued, min(job.priority, row.priority)
+        self._table.move(row, Move.RENEW if is_new or row.state is State.READY else Move.REQUEUE, now)
+        self._table.describe(row, merged(row.media, job.media))
+        row.stale = row.handle is not None
+        answer = self._make_due(row, evolve(job, priority=urgency) if was_queued else job, now)
+        return Enqueued.DUPLICATE if was_queued and answer is Enqueued.QUEUED else answer
+
+    def _hurry(self, row: Record, job: Job, now: float) -> None:
+        """Take over what a duplicate knows better: facts, a better priority, a sooner time."""
+        self._table.describe(row, merged(row.media, job.media))
+        is_sooner = now + job.delay < row.due_at
+        if row.state is State.PENDING and (job.priority < row.priority or is_sooner):
+            row.priority = min(job.priority, row.priority)
+            self._table.schedule(row, min(now + job.delay, row.due_at), now)
+
+    def _make_due(self, row: Record, job: Job, now: float) -> Enqueued:
+        row.priority, row.reason, row.updated_at = job.priority, None, now
+        shared = self._table.good_handle(job.target, row.media, now) if row.handle is None else None
+        if shared is not None:
+            self._table.share(row, shared, now)
+            return Enqueued.READY
+        self._table.schedule(row, now + job.delay, now)
+        return Enqueued.QUEUED
+
+    # ── settle and lease ─────────────────────────────────────────────────────
+
+    async def turn(
+        self,
+        settle: Sequence[Outcome] = (),
+        lease: int = 0,
+        targets: Collection[str] | None = None,
+        lease_seconds: float = 60.0,
+    ) -> Turn:
+        """See `MediaStore.turn`."""
+        now = self.clock()
+        lost = [outcome for outcome in settle if not self._settle(outcome, now)]
+        self._table.advance(now)
+        return Turn(
+            leased=self._lease(lease, targets, now, lease_seconds),
+            lost=lost,
+            pending=self._table.pending(targets),
+            next_due=self._table.next_due(now),
+        )
+
+    def _settle(self, outcome: Outcome, now: float) -> bool:
+        row = self._held(outcome.lease)
+        if row is None:
+            return False
+        table = self._table
+        match outcome:
+            case Succeeded(_, warmed):
+                table.move(row, Move.SUCCEED, now)
+                row.handle, row.stale, row.reason = handle_of(row.id, warmed, now=now), False, None
+                for other in table.same_content(row.id.target, row.media):
+                    if other.state is State.PENDING and other.handle is None:
+                        table.share(other, row.handle, now)
+            case Retry(_, delay, reason, refund):
+                table.move(row, Move.DEFER if refund else Move.RETRY, now)
+                row.reason = reason
+                table.schedule(row, now + delay, now)
+            case Failed(_, reason):
+                table.move(row, Move.FAIL, now)
+                row.reason = reason
+            case Released():
+                table.move(row, Move.RELEASE, now)
+                table.schedule(row, now, now)
+        return True
+
+    def _lease(
+        self, most: int, targets: Collection[str] | None, now: float, lease_seconds: float
+    ) -> list[Lease]:
+        leased: list[Lease] = []
+        while len(leased) < most and (row := self._table.take(targets)) is not None:
+            self._table.move(row, Move.CLAIM, now)
+            row.token += 1
+            self._table.hold(row, now + lease_seconds)
+            waited = max(0.0, now - row.due_at)
+            leased.append(Lease(row.id, row.token, row.attempts, row.media, row.priority, waited))
+        return leased
+
+    async def heartbeat(self, leases: Sequence[Lease], lease_seconds: float = 60.0) -> list[Lease]:
+        """See `MediaStore.heartbeat`."""
+        until = self.clock() + lease_seconds
+        lost: list[Lease] = []
+        for lease in leases:
+            row = self._held(lease)
+            if row is None:
+                lost.append(lease)
+            else:
+                self._table.hold(row, until)
+        return lost
+
+    async def release(self, leases: Sequence[Lease]) -> list[Lease]:
+        """See `MediaStore.release`."""
+        turn = await self.turn([Released(lease) for lease in leases])
+        self._wakeups.notify()
+        return [outcome.lease for outcome in turn.lost]
+
+    def _held(self, lease: Lease) -> Record | None:
+        row = self._table.rows.get(lease.id)
+        is_held = row is not None and row.state is State.WARMING and row.token == lease.token
+        return row if is_held else None
+
+    # ── read ─────────────────────────────────────────────────────────────────
+
+    async def lookup_many(self, ids: Sequence[MediaId]) -> dict[MediaId, Looked]:
+        """See `MediaStore.lookup_many`."""
+        now = self.clock()
+        found: dict[MediaId, Looked] = {}
+        for id_ in ids:
+            row = self._table.rows.get(id_)
+            if row is not None:
+                found[id_] = Looked(
+                    state=row.state,
+                    handle=row.readable(now),
+                    reason=row.reason,
+                    attempts=row.attempts,
+                    due_in=max(0.0, row.due_at - now) if row.state is State.PENDING else 0.0,
+                    failed_ago=now - row.updated_at if row.state is State.FAILED else None,
+                )
+        return found
+
+    async def counts(self, targets: Collection[str] | None = None) -> Counts:
+        """See `MediaStore.counts`."""
+        return {
+            place: rows
+            for place, rows in self._table.counts.items()
+            if rows and (targets is None or place[0] in targets)
+        }
+
+    async def has_work(self, targets: Collection[str] | None = None) -> bool:
+        """See `MediaStore.has_work`."""
+        counts = await self.counts(targets)
+        return any(state in {State.PENDING, State.WARMING} for _, _, state in counts)
+
+    async def list(
+        self,
+        state: State | Collection[State] | None = None,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+        targets: Collection[str] | None = None,
+    ) -> list[Row]:
+        """See `MediaStore.list`."""
+        now = self.clock()
+        start, states = 0 if after is None else int(after), states_of(state)
+        rows = (
+            self._row(row, now)
+            for row in self._table.rows.values()
+            if row.serial > start
+            and (states is None or row.state in states)
+            and (targets is None or row.id.target in targets)
+        )
+        return list(islice(rows, limit))
+
+    @staticmethod
+    def _row(row: Record, now: float) -> Row:
+        return Row(
+            id=row.id,
+            state=row.state,
+            priority=row.priority,
+            attempts=row.attempts,
+            due_in=row.due_at - now if row.state is State.PENDING else None,
+            lease_left=row.lease_until - now if row.state is State.WARMING else None,
+            reason=row.reason,
+            handle=row.readable(now),
+            media=row.media,
+            updated_at=moment(row.updated_at),
+            cursor=str(row.serial),
+        )
+
+    # ── change by hand ───────────────────────────────────────────────────────
+
+    async def invalidate(self, id: MediaId, value: str | None = None, *, rewarm: bool = True) -> bool:  # noqa: A002
+        """See `MediaStore.invalidate`."""
+        row = self._table.rows.get(id)
+        if row is None or row.handle is None or (value is not None and row.handle.value != value):
+            return False
+        now = self.clock()
+        if not rewarm and not row.is_queued:
+            self._table.forget(row)
+            return True
+        if not row.is_queued:
+            self._table.move(row, Move.INVALIDATE, now)
+            row.priority, row.reason = 0, "the handle was refused"
+            self._table.schedule(row, now, now)
+            self._wakeups.notify()
+        row.handle, row.stale = None, False
+        return True
+
+    async def requeue(
+        self,
+        *,
+        target: str | None = None,
+        kind: MediaKind | None = None,
+        reason: str | None = None,
+        keys: Collection[str] | None = None,
+        limit: int | None = None,
+    ) -> int:
+        """See `MediaStore.requeue`."""
+        now = self.clock()
+        chosen = (
+            row
+            for row in self._table.rows.values()
+            if row.state is State.FAILED
+            and (target is None or row.id.target == target)
+            and (kind is None or row.id.kind is kind)
+            and (reason is None or (row.reason or "").startswith(reason))
+            and (keys is None or row.id.key in keys)
+        )
+        rows = list(islice(chosen, limit))
+        for row in rows:
+            self._table.move(row, Move.REQUEUE, now)
+            self._table.schedule(row, now, now)
+        if rows:
+            self._wakeups.notify()
+        return len(rows)
+
+    async def purge(self, *, older_than: float, state: State | None = None) -> int:
+        """See `MediaStore.purge`."""
+        before = self.clock() - older_than
+        states = {State.READY, State.FAILED} & ({State.READY, State.FAILED} if state is None else {state})
+        rows = [row for row in self._table.rows.values() if row.state in states and row.updated_at <= before]
+        for row in rows:
+            self._table.forget(row)
+        return len(rows)
+
+    # ── services ─────────────────────────────────────────────────────────────
+
+    def wakeups(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
+        """See `MediaStore.wakeups`."""
+        return self._wakeups.listen()
+
+    def budget(self, name: str) -> Budget:
+        """See `MediaStore.budget`."""
+        return self._budgets.setdefault(name, MemoryBudget())
+
+    def state(self, name: str) -> KeyValue:
+        """See `MediaStore.state`."""
+        return self._states.setdefault(name, MemoryKeyValue())
+
+
+def _is_due_again(row: Record, job: Job, now: float) -> bool:
+    """Whether a row that has ended its life begins another."""
+    if is_new_version(row.media, job.media):
+        return True
+    return row.has_expired(now) if row.state is State.READY else job.retry_failed
+
+
+@define(eq=False)
+class MemoryKeyValue:
+    """A `KeyValue` in memory."""
+
+    _facts: dict[str, str] = field(init=False, factory=dict[str, str])
+
+    async def get(self, key: str) -> str | None:
+        """See `KeyValue.get`."""
+        return self._facts.get(key)
+
+    async def put(self, key: str, value: str | None) -> None:
+        """See `KeyValue.put`."""
+        if value is None:
+            self._facts.pop(key, None)
+        else:
+            self._facts[key] = value

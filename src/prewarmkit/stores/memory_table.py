@@ -1,0 +1,214 @@
+"""The rows of a `MemoryStore` and their order: synchronous, and told the time.
+
+Due rows stand in one heap a target, delayed rows and leases in heaps by time. A row has
+one valid entry in them at a time; an entry whose row has moved on is dropped when it
+comes up, so that moving a row never searches a heap.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from heapq import heappop, heappush
+from itertools import count
+
+from attrs import define, evolve, field
+
+from prewarmkit.media import Handle, Media, MediaKind
+from prewarmkit.stores.base import MediaId
+from prewarmkit.stores.lifecycle import TRANSITIONS, Move, State, rank_offset
+
+__all__ = ["Record", "Table"]
+
+
+@define(eq=False)
+class Record:
+    """One row. `entry` is the number of its one valid place in the heaps, 0 for none."""
+
+    id: MediaId
+    media: Media
+    serial: int
+    state: State = State.PENDING
+    priority: int = 5
+    due_at: float = 0.0
+    attempts: int = 0
+    token: int = 0
+    lease_until: float = 0.0
+    handle: Handle | None = None
+    stale: bool = False
+    reason: str | None = None
+    updated_at: float = 0.0
+    entry: int = 0
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it waits or is being warmed."""
+        return self.state in {State.PENDING, State.WARMING}
+
+    def readable(self, now: float) -> Handle | None:
+        """The handle, with `stale` told truly."""
+        if self.handle is None:
+            return None
+        return evolve(self.handle, stale=True) if self.stale or self.has_expired(now) else self.handle
+
+    def has_expired(self, now: float) -> bool:
+        """Whether there is a handle whose time is over."""
+        expires = None if self.handle is None else self.handle.expires_at
+        return expires is not None and expires.timestamp() <= now
+
+
+Heap = list[tuple[float, int, Record]]
+ContentKey = tuple[str, str | None, MediaKind]
+
+
+@define(eq=False)
+class Table:
+    """Rows, counted by state, indexed by content, ordered by rank."""
+
+    rows: dict[MediaId, Record] = field(init=False, factory=dict[MediaId, Record])
+    counts: Counter[tuple[str, MediaKind, State]] = field(
+        init=False, factory=Counter[tuple[str, MediaKind, State]]
+    )
+    _due: dict[str, Heap] = field(init=False, factory=dict[str, Heap])
+    _delayed: Heap = field(init=False, factory=Heap)
+    _leases: Heap = field(init=False, factory=Heap)
+    _by_content: dict[ContentKey, dict[MediaId, Record]] = field(
+        init=False, factory=dict[ContentKey, dict[MediaId, Record]]
+    )
+    _serial: Iterator[int] = field(init=False, factory=lambda: count(1))
+
+    # ── rows ─────────────────────────────────────────────────────────────────
+
+    def add(self, id_: MediaId, media: Media) -> Record:
+        """A new pending row, not due yet: `schedule` it."""
+        row = self.rows[id_] = Record(id_, media, next(self._serial))
+        self.counts[id_.target, id_.kind, State.PENDING] += 1
+        self._index(row)
+        return row
+
+    def forget(self, row: Record) -> None:
+        """Remove a row."""
+        del self.rows[row.id]
+        self.counts[row.id.target, row.id.kind, row.state] -= 1
+        row.entry = 0
+        self._unindex(row)
+
+    def describe(self, row: Record, media: Media) -> None:
+        """Give a row other facts."""
+        self._unindex(row)
+        row.media = media
+        self._index(row)
+
+    def move(self, row: Record, move: Move, now: float) -> None:
+        """Move a row as the lifecycle allows; the one place that does."""
+        step = TRANSITIONS[row.state, move]
+        self.counts[row.id.target, row.id.kind, row.state] -= 1
+        self.counts[row.id.target, row.id.kind, step.to] += 1
+        row.state, row.updated_at, row.entry = step.to, now, 0
+        row.attempts = 0 if step.attempts is None else row.attempts + step.attempts
+
+    def pending(self, targets: Collection[str] | None = None) -> int:
+        """How many rows wait."""
+        return sum(
+            rows
+            for (target, _, state), rows in self.counts.items()
+            if state is State.PENDING and (targets is None or target in targets)
+        )
+
+    # ── content ──────────────────────────────────────────────────────────────
+
+    def same_content(self, target: str, media: Media) -> list[Record]:
+        """Every row of that target, SHA-256 and kind."""
+        return (
+            []
+            if media.sha256 is None
+            else list(self._by_content.get((target, media.sha256, media.kind), {}).values())
+        )
+
+    def good_handle(self, target: str, media: Media, now: float) -> Handle | None:
+        """The ready handle of any key with the same content."""
+        for row in self.same_content(target, media):
+            if (
+                row.state is State.READY
+                and row.handle is not None
+                and not row.stale
+                and not row.has_expired(now)
+            ):
+                return row.handle
+        return None
+
+    def share(self, row: Record, handle: Handle, now: float) -> None:
+        """Give a waiting row the handle of another key."""
+        self.move(row, Move.SHARE, now)
+        row.handle, row.stale, row.reason = evolve(handle, key=row.id.key), False, None
+
+    def _index(self, row: Record) -> None:
+        if row.media.sha256 is not None:
+            self._by_content.setdefault(_content(row), {})[row.id] = row
+
+    def _unindex(self, row: Record) -> None:
+        if row.media.sha256 is not None:
+            group = self._by_content[_content(row)]
+            del group[row.id]
+            if not group:
+                del self._by_content[_content(row)]
+
+    # ── order ────────────────────────────────────────────────────────────────
+
+    def schedule(self, row: Record, due_at: float, now: float) -> None:
+        """Make a pending row due at a time."""
+        row.due_at, row.entry = due_at, next(self._serial)
+        if due_at > now:
+            heappush(self._delayed, (due_at, row.entry, row))
+        else:
+            heap = self._due.setdefault(row.id.target, [])
+            heappush(heap, (due_at + rank_offset(row.priority), row.entry, row))
+
+    def hold(self, row: Record, until: float) -> None:
+        """Lease a warming row until a time."""
+        row.lease_until, row.entry = until, next(self._serial)
+        heappush(self._leases, (until, row.entry, row))
+
+    def advance(self, now: float) -> None:
+        """Make what was delayed until now due, and take leases back that ran out."""
+        while (row := _pop_until(self._delayed, now)) is not None:
+            self.schedule(row, row.due_at, now)
+        while (row := _pop_until(self._leases, now)) is not None:
+            self.move(row, Move.EXPIRE, now)
+            row.reason = row.reason or "crash: the lease ran out before an outcome came"
+            self.schedule(row, now, now)
+
+    def take(self, targets: Collection[str] | None) -> Record | None:
+        """The most urgent due row of these targets, out of its heap."""
+        heaps = [
+            heap for target in (self._due if targets is None else targets) if (heap := self._head(target))
+        ]
+        return heappop(min(heaps, key=lambda heap: heap[0][:2]))[2] if heaps else None
+
+    def next_due(self, now: float) -> float | None:
+        """Seconds until the next delayed row is due or lease runs out; may be early, never late."""
+        heads = [heap[0][0] for heap in (self._delayed, self._leases) if heap]
+        return max(0.0, min(heads) - now) if heads else None
+
+    def _head(self, target: str) -> Heap:
+        heap = self._due.get(target, [])
+        while heap and _has_moved_on(heap[0]):
+            heappop(heap)
+        return heap
+
+
+def _content(row: Record) -> ContentKey:
+    return row.id.target, row.media.sha256, row.id.kind
+
+
+def _has_moved_on(place: tuple[float, int, Record]) -> bool:
+    return place[1] != place[2].entry
+
+
+def _pop_until(heap: Heap, now: float) -> Record | None:
+    """The next row whose time has come; its places that it has left are dropped on the way."""
+    while heap and (heap[0][0] <= now or _has_moved_on(heap[0])):
+        place = heappop(heap)
+        if not _has_moved_on(place):
+            return place[2]
+    return None

@@ -1,0 +1,228 @@
+"""A SQLite file for `SqliteStore`: opened privately, migrated, and used off the event loop.
+
+WAL, so that readers never wait for a writer, and ``synchronous=FULL``: what a call said
+is done has been fsynced, and survives a power cut as well as a kill -9. This file knows
+connections, transactions and errors; it must never know what a row means.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+from attrs import define, field
+
+from prewarmkit.errors import (
+    ConfigurationError,
+    SchemaMissing,
+    SchemaTooNew,
+    SchemaTooOld,
+    StoreError,
+    StoreFull,
+)
+from prewarmkit.stores.sql import load_migrations
+
+__all__ = ["Database"]
+
+T = TypeVar("T")
+
+_BUSY_MS = 10_000
+_OLDEST_SQLITE = (3, 35, 0)  # RETURNING
+
+
+@define(eq=False)
+class Database:
+    """One file, one connection that writes and one that reads.
+
+    Each connection is used by one thread at a time. A call that runs is never abandoned:
+    a cancelled caller waits for its transaction to end, so nobody meets a half-done one.
+    """
+
+    path: Path
+    max_bytes: int | None = None
+    _writer: sqlite3.Connection | None = field(init=False, default=None, repr=False)
+    _reader: sqlite3.Connection | None = field(init=False, default=None, repr=False)
+    _write_turn: anyio.CapacityLimiter | None = field(init=False, default=None, repr=False)
+    _read_turn: anyio.CapacityLimiter | None = field(init=False, default=None, repr=False)
+
+    async def open(self) -> None:
+        """Connect, and make the file (mode 0600) if it is new."""
+        self._write_turn, self._read_turn = anyio.CapacityLimiter(1), anyio.CapacityLimiter(1)
+        await anyio.to_thread.run_sync(self._open, limiter=self._write_turn)
+
+    async def close(self) -> None:
+        """Close both connections; what runs ends first."""
+        if self._write_turn is None or self._read_turn is None:
+            return
+        with anyio.CancelScope(shield=True):
+            async with self._read_turn:
+                if self._reader is not None:
+                    await anyio.to_thread.run_sync(self._reader.close)
+            async with self._write_turn:
+                if self._writer is not None:
+                    await anyio.to_thread.run_sync(self._writer.close)
+        self._writer = self._reader = None
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``work`` in one transaction that holds the write lock from its start."""
+        connection, turn = _opened(self._writer, self._write_turn, self.path)
+
+        def transact() -> T:
+            with self._errors(), connection:
+                connection.execute("BEGIN IMMEDIATE")
+                return work(connection)
+
+        return await anyio.to_thread.run_sync(transact, limiter=turn)
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``work`` on a snapshot; no lock is taken and none is waited for."""
+        connection, turn = _opened(self._reader, self._read_turn, self.path)
+
+        def look() -> T:
+            with self._errors():
+                return work(connection)
+
+        return await anyio.to_thread.run_sync(look, limiter=turn)
+
+    # ── in the thread ────────────────────────────────────────────────────────
+
+    def _open(self) -> None:
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise ConfigurationError(
+                f"SQLite {sqlite3.sqlite_version} is too old: SqliteStore needs 3.35 or newer in this Python."
+            )
+        with self._errors():
+            # Made by us with mode 0600 before SQLite opens it; its WAL files take the mode over.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+            writer = self._connect()
+            try:
+                writer.execute("PRAGMA journal_mode = WAL")
+                if self.max_bytes is not None:
+                    page = writer.execute("PRAGMA page_size").fetchone()[0]
+                    writer.execute(f"PRAGMA max_page_count = {max(1, self.max_bytes // int(page))}")
+                reader = self._connect()
+            except BaseException:
+                writer.close()
+                raise
+        self._writer, self._reader = writer, reader
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False
+        )
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    @contextmanager
+    def _errors(self) -> Generator[None]:
+        """Say what to do about SQLite's errors."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _translated(error, self.path) from error
+        except OSError as error:
+            raise ConfigurationError(
+                f"The database {self.path} cannot be opened: {error.strerror}. Choose a path that this user can write."
+            ) from error
+
+    # ── schema ───────────────────────────────────────────────────────────────
+
+    async def migrate(self) -> None:
+        """Apply the migrations that are missing, each in its own transaction."""
+        for number, sql in load_migrations("sqlite"):
+            await self.write(
+                lambda connection, number=number, sql=sql: _apply(connection, number, sql, self.path)
+            )
+        await self.check_schema()
+
+    async def check_schema(self) -> None:
+        """Raise if the schema is missing, older or newer than this code."""
+        have = await self.read(_schema_version)
+        want = load_migrations("sqlite")[-1][0]
+        if have == 0:
+            raise SchemaMissing(f"{self.path} has no prewarmkit tables: run `await store.migrate()` once.")
+        if have < want:
+            raise SchemaTooOld(
+                f"{self.path} has schema {have}, this version needs {want}: run the migration."
+            )
+        if have > want:
+            raise SchemaTooNew(
+                f"{self.path} has schema {have}, this version knows {want}: upgrade prewarmkit in this process."
+            )
+
+
+def _opened(
+    connection: sqlite3.Connection | None, turn: anyio.CapacityLimiter | None, path: Path
+) -> tuple[sqlite3.Connection, anyio.CapacityLimiter]:
+    if connection is None or turn is None:
+        raise ConfigurationError(
+            f"The store on {path} is not open: enter it first with `async with SqliteStore(...)`."
+        )
+    return connection, turn
+
+
+def _schema_version(connection: sqlite3.Connection) -> int:
+    if not _has_table(connection, "prewarm_migrations"):
+        return 0
+    return int(connection.execute("SELECT coalesce(max(version), 0) FROM prewarm_migrations").fetchone()[0])
+
+
+def _has_table(connection: sqlite3.Connection, name: str) -> bool:
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (name,))
+    return found.fetchone() is not None
+
+
+def _apply(connection: sqlite3.Connection, number: int, sql: str, path: Path) -> None:
+    if _schema_version(connection) >= number:
+        return
+    if number == 1 and _has_table(connection, "media_cache"):
+        raise ConfigurationError(
+            f"{path} has a table media_cache that is not prewarmkit's: give SqliteStore a file of its own."
+        )
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS prewarm_migrations (version INTEGER PRIMARY KEY, applied_at REAL NOT NULL)"
+    )
+    for statement in _statements(sql):
+        connection.execute(statement)
+    connection.execute(
+        "INSERT INTO prewarm_migrations VALUES (?, (julianday('now') - 2440587.5) * 86400.0)", (number,)
+    )
+
+
+def _statements(sql: str) -> Generator[str]:
+    # Not executescript(): it would commit our transaction before it begins.
+    statement = ""
+    for line in sql.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _translated(error: sqlite3.Error, path: Path) -> Exception:
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    if primary == sqlite3.SQLITE_FULL:
+        return StoreFull(
+            f"No room for the database {path}: free space on its disk, or raise max_bytes=. Nothing that it held is lost."
+        )
+    if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return StoreError(
+            f"The database {path} stayed locked for {_BUSY_MS // 1000} s: another process holds it."
+        )
+    if primary in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
+        return ConfigurationError(
+            f"The database {path} cannot be written: choose a path that this user can write."
+        )
+    if primary in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+        return ConfigurationError(
+            f"{path} is no SQLite database, or is damaged: restore it or choose another path."
+        )
+    return StoreError(f"The database {path} failed: {error}.")

@@ -1,0 +1,148 @@
+"""How values become columns of ``media_cache`` in SQLite, and columns become values."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any
+
+from prewarmkit.media import Handle, Media, MediaKind
+from prewarmkit.stores.base import Lease, Looked, MediaId, Row
+from prewarmkit.stores.lifecycle import State
+from prewarmkit.stores.rules import moment
+
+__all__ = [
+    "NO_HANDLE",
+    "as_handle",
+    "as_lease",
+    "as_looked",
+    "as_media",
+    "as_row",
+    "handle_columns",
+    "id_columns",
+    "id_of",
+    "json_list",
+    "media_columns",
+]
+
+NO_HANDLE: Mapping[str, None] = dict.fromkeys(
+    ("handle", "handle_kind", "unique_id", "weak", "details", "warmed_at", "expires_at")
+)
+
+
+def id_columns(id_: MediaId) -> dict[str, Any]:
+    """The columns that name a row."""
+    return {"target": id_.target, "media_key": id_.key, "kind": id_.kind.value}
+
+
+def media_columns(media: Media) -> dict[str, Any]:
+    """The columns of version and hints."""
+    return {
+        "size": media.size,
+        "etag": media.etag,
+        "sha256": media.sha256,
+        "content_type": media.content_type,
+        "filename": media.filename,
+    }
+
+
+def handle_columns(handle: Handle) -> dict[str, Any]:
+    """The columns of a handle."""
+    return {
+        "handle": handle.value,
+        "handle_kind": handle.kind.value,
+        "unique_id": handle.unique_id,
+        "weak": json.dumps(handle.weak),
+        "details": json.dumps(dict(handle.details)),
+        "warmed_at": _seconds(handle.warmed_at),
+        "expires_at": _seconds(handle.expires_at),
+    }
+
+
+def json_list(values: Collection[str] | None) -> str | None:
+    """A list for ``json_each``; ``None`` stays ``None``, which matches any."""
+    return None if values is None else json.dumps(list(values))
+
+
+def id_of(row: sqlite3.Row) -> MediaId:
+    """The row's identity."""
+    return MediaId(row["target"], row["media_key"], MediaKind(row["kind"]))
+
+
+def as_media(row: sqlite3.Row) -> Media:
+    """Version and hints, as enqueued."""
+    return Media(
+        row["media_key"],
+        MediaKind(row["kind"]),
+        size=row["size"],
+        etag=row["etag"],
+        sha256=row["sha256"],
+        content_type=row["content_type"],
+        filename=row["filename"],
+    )
+
+
+def as_handle(row: sqlite3.Row, now: float) -> Handle | None:
+    """The handle, with `stale` told truly; ``None`` if there is none."""
+    if row["handle"] is None:
+        return None
+    expires = row["expires_at"]
+    return Handle(
+        row["handle"],
+        MediaKind(row["handle_kind"]),
+        row["target"],
+        row["media_key"],
+        unique_id=row["unique_id"],
+        weak=tuple(json.loads(row["weak"])),
+        stale=bool(row["stale"]) or (expires is not None and expires <= now),
+        warmed_at=_moment(row["warmed_at"]),
+        expires_at=_moment(expires),
+        details=json.loads(row["details"]),
+    )
+
+
+def as_lease(row: sqlite3.Row, now: float) -> Lease:
+    """A row that was just leased."""
+    waited = max(0.0, now - row["due_at"])
+    return Lease(id_of(row), row["token"], row["attempts"], as_media(row), row["priority"], waited)
+
+
+def as_looked(row: sqlite3.Row, now: float) -> Looked:
+    """What a look-up tells."""
+    state = State(row["state"])
+    return Looked(
+        state=state,
+        handle=as_handle(row, now),
+        reason=row["reason"],
+        attempts=row["attempts"],
+        due_in=max(0.0, row["due_at"] - now) if state is State.PENDING else 0.0,
+        failed_ago=now - row["updated_at"] if state is State.FAILED else None,
+    )
+
+
+def as_row(row: sqlite3.Row, now: float) -> Row:
+    """A row for people who look."""
+    state = State(row["state"])
+    return Row(
+        id=id_of(row),
+        state=state,
+        priority=row["priority"],
+        attempts=row["attempts"],
+        due_in=row["due_at"] - now if state is State.PENDING else None,
+        lease_left=row["lease_until"] - now if state is State.WARMING else None,
+        reason=row["reason"],
+        handle=as_handle(row, now),
+        media=as_media(row),
+        updated_at=moment(row["updated_at"]),
+        cursor=str(row["id"]),
+    )
+
+
+def _seconds(when: datetime | None) -> float | None:
+    return None if when is None else when.timestamp()
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else moment(seconds)
