@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from attrs import define, field, frozen
 
@@ -20,8 +20,8 @@ _SWEEP_AT_LEAST = 1024
 _AFTER = 1e-6  # a window is closed: the same instant at its far end still counts
 
 
-def _whole(_instance: object, _attribute: object, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+def _whole(_instance: object, _attribute: object, value: int) -> None:
+    if not isinstance(cast("object", value), int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"A window's limit must be a whole number of calls, 1 or more, not {value!r}.")
 
 

@@ -80,6 +80,12 @@ def _check_key(_instance: object, _attribute: object, key: object) -> None:
         raise TypeError(f"A media key is a str, not {type(key).__name__}.")
     if not key:
         raise ValueError("A media key must not be empty.")
+    try:
+        encoded = key.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"A media key must be valid Unicode; {key!a} has a lone surrogate.") from None
+    if b"\0" in encoded:
+        raise ValueError(f"A media key must not have a NUL character: {key!a}.")
 
 
 def _kind(kind: MediaKind | str | None) -> MediaKind:
@@ -143,7 +149,7 @@ class ObjectInfo:
     etag: str | None = None
     content_type: str | None = None
     last_modified: datetime | None = None
-    metadata: Mapping[str, str] = field(factory=dict[str, str])
+    metadata: Mapping[str, str] = field(factory=dict[str, str], hash=False)
     version: str | None = None
     storage_class: str | None = None
 
@@ -153,7 +159,8 @@ class Warmed:
     """What a target returns when a medium was pushed.
 
     Attributes:
-        handle: The reusable handle: a ``file_id``, a URL.
+        handle: The reusable handle: a ``file_id``, a URL. Empty only beside reasons in `weak`: the
+            push went through and gave nothing to keep.
         kind: The kind that was delivered; ``None``: the one asked for.
         unique_id: Recognises the same file elsewhere (``file_unique_id``, an ETag); not usable as a handle.
         weak: Reasons not to trust the handle; empty when it is good.
@@ -166,7 +173,7 @@ class Warmed:
     unique_id: str | None = field(default=None, kw_only=True)
     weak: tuple[str, ...] = field(default=(), kw_only=True, converter=_reasons)
     expires_at: datetime | None = field(default=None, kw_only=True)
-    details: Mapping[str, Any] = field(factory=dict[str, Any], kw_only=True)
+    details: Mapping[str, Any] = field(factory=dict[str, Any], kw_only=True, hash=False)
 
 
 @frozen
@@ -195,7 +202,7 @@ class Handle:
     stale: bool = field(default=False, kw_only=True)
     warmed_at: datetime | None = field(default=None, kw_only=True)
     expires_at: datetime | None = field(default=None, kw_only=True)
-    details: Mapping[str, Any] = field(factory=dict[str, Any], kw_only=True)
+    details: Mapping[str, Any] = field(factory=dict[str, Any], kw_only=True, hash=False)
 
 
 def seconds_of(duration: float | timedelta, name: str = "duration") -> float:

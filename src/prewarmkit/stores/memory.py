@@ -77,6 +77,11 @@ class MemoryStore:
             )
         self.owner = pool
 
+    @property
+    def pending(self) -> int:
+        """Rows that wait, delayed ones included."""
+        return self._table.pending()
+
     # ── enqueue ──────────────────────────────────────────────────────────────
 
     async def enqueue(self, jobs: Sequence[Job], *, limit: int | None = None) -> list[Enqueued]:

@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -137,9 +138,7 @@ class Database:
     async def migrate(self) -> None:
         """Apply the migrations that are missing, each in its own transaction."""
         for number, sql in load_migrations("sqlite"):
-            await self.write(
-                lambda connection, number=number, sql=sql: _apply(connection, number, sql, self.path)
-            )
+            await self.write(partial(_apply, number=number, sql=sql, path=self.path))
         await self.check_schema()
 
     async def check_schema(self) -> None:

@@ -22,14 +22,15 @@ class Request:
 
     Attributes:
         method: In capitals.
-        url: Absolute, path and query already percent-encoded; sent as it is.
+        url: Absolute, path and query already percent-encoded; sent as it is. Only the origin is in
+            ``repr``: a query may sign, and the Bot API has its token in the path.
         headers: Pairs, names in any case, sent in this order. Hidden in ``repr``: they may sign.
         body: Bytes, or an async iterable of bytes that is read once; ``None`` for none.
         content_length: Bytes in the body; needed when the body is an iterable.
     """
 
     method: str
-    url: str = field(repr=lambda url: repr(url.partition("?")[0]))
+    url: str = field(repr=lambda url: repr("/".join(url.split("/", 3)[:3])))
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     body: bytes | AsyncIterable[bytes] | None = field(default=None, repr=False)
     content_length: int | None = None

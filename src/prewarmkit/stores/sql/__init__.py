@@ -12,7 +12,7 @@ __all__ = ["load_migrations", "load_queries"]
 
 def load_queries(dialect: str) -> dict[str, str]:
     """The named queries of ``dialect`` (a folder beside this file)."""
-    text = files(__package__).joinpath(dialect, "queries.sql").read_text(encoding="utf-8")
+    text = files("prewarmkit.stores.sql").joinpath(dialect, "queries.sql").read_text(encoding="utf-8")
     queries: dict[str, str] = {}
     for block in text.split("-- name:")[1:]:
         name, _, sql = block.partition("\n")
@@ -22,6 +22,6 @@ def load_queries(dialect: str) -> dict[str, str]:
 
 def load_migrations(dialect: str) -> list[tuple[int, str]]:
     """The migrations of ``dialect`` by number: files named ``0001_what.sql``."""
-    folder = files(__package__).joinpath(dialect)
+    folder = files("prewarmkit.stores.sql").joinpath(dialect)
     found = [entry for entry in folder.iterdir() if entry.name[:4].isdigit() and entry.name.endswith(".sql")]
     return sorted((int(entry.name[:4]), entry.read_text(encoding="utf-8")) for entry in found)

@@ -1,6 +1,6 @@
 """What `RingQueue` holds, and in which order it leaves: keys, lanes, bounded skipping.
 
-Plain synchronous state, no waiting and no closing: those are `prewarmkit.ring`. Each
+Plain synchronous state, no waiting and no closing: those are `queue`. Each
 method takes O(1) steps, amortised; none walks over what is queued.
 
 **Keys.** One dict leads from a key to its entry. An entry that is discarded or moved
@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable
 from itertools import islice
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, NoReturn, TypeAlias, TypeVar
 
 __all__ = ["Lanes"]
 
@@ -42,7 +42,7 @@ class _Lane(Generic[T]):
 
     def __init__(self, number: int, max_skips: int) -> None:
         self.number = number
-        self.bit = 1 << number
+        self.bit: int = 1 << number
         self.bound = max_skips * number
         self.queue: deque[_Entry[T]] = deque()
         self.dead = 0
@@ -58,7 +58,6 @@ class Lanes(Generic[T]):
 
     Attributes:
         size: Items that are queued.
-        limit: `push` has no room from this size on; the owner may set it anew.
         enqueued: Items ever taken in.
         duplicates: Pushes that found their key queued.
         discarded: Items removed by key.
@@ -74,20 +73,17 @@ class Lanes(Generic[T]):
         "_mask",
         "_max_skips",
         "_passes",
-        "_peak",
+        "_scarce",
+        "_table",
         "discarded",
         "duplicates",
         "enqueued",
         "keyed",
-        "limit",
         "size",
     )
 
-    def __init__(
-        self, *, limit: int, lanes: int, key: Callable[[T], Hashable] | None, max_skips: int
-    ) -> None:
+    def __init__(self, *, lanes: int, key: Callable[[T], Hashable] | None, max_skips: int) -> None:
         self.size = 0
-        self.limit = limit
         self.enqueued = 0
         self.duplicates = 0
         self.discarded = 0
@@ -97,33 +93,40 @@ class Lanes(Generic[T]):
         self._max_skips = max_skips
         self._by_number: dict[int, _Lane[T]] = {n: _Lane(n, max_skips) for n in range(lanes)}
         self._by_bit: dict[int, _Lane[T]] = {lane.bit: lane for lane in self._by_number.values()}
-        self._mask = 0
+        self._mask: int = 0
         self._passes = 0
         self._alarm = _NEVER
-        self._peak = _SMALL
+        # A dict gives no memory back while it is drained. Above `_table` keys it has grown
+        # enough to be watched; below `_scarce` it is far too large, and made anew.
+        self._table = _SMALL if self.keyed else _NEVER
+        self._scarce = -1
 
-    def push(self, item: T, number: int) -> bool | None:
+    def push(self, item: T, number: int, limit: int) -> bool | None:
         """Take an item in at its lane's tail.
 
         Returns:
             Whether it was taken in; ``False`` if its key is queued already (on a worse lane:
-            that one moved here), ``None`` if there was no room.
+            that one moved here), ``None`` if ``limit`` items or more are queued.
         """
-        lane = self._by_number.get(number)
-        if lane is None:
-            lane = self._lane(number)
+        try:
+            lane = self._by_number[number]
+        except (KeyError, TypeError):
+            self._refuse_lane(number)
         key = None
         if self._key is not None:
             key = self._key(item)
             found = self._find(key)
             if found is not None:
                 self.duplicates += 1
-                if number < found[2].number:
+                if lane.number < found[2].number:
                     self._move(found, lane)
                 return False
-        if self.size >= self.limit:
+        size = self.size
+        if size >= limit:
             return None
-        self.size += 1
+        if size >= self._table:
+            self._fit_table()
+        self.size = size + 1
         self.enqueued += 1
         self._append(item, key, lane)
         return True
@@ -145,9 +148,13 @@ class Lanes(Generic[T]):
         entry = lane.queue.popleft()
         if self._key is not None:
             del self._index[entry[1]]
-        self.size -= 1
-        if lane.dead >= len(lane.queue):
-            self._tidy(lane)
+        self.size = size = self.size - 1
+        if lane.dead:
+            self._shed(lane)
+        elif not lane.queue:
+            self._mask &= ~lane.bit
+        if size < self._scarce:
+            self._fit_table()
         return entry[0]
 
     def peek(self) -> T:
@@ -169,6 +176,8 @@ class Lanes(Generic[T]):
         self.size -= 1
         self.discarded += 1
         self._leave_behind(entry[2])
+        if self.size < self._scarce:
+            self._fit_table()
         return True
 
     def promote(self, key: Hashable, number: int) -> bool:
@@ -188,11 +197,18 @@ class Lanes(Generic[T]):
         """Items in each lane."""
         return tuple(len(lane.queue) - lane.dead for lane in self._by_number.values())
 
+    @property
+    def dead(self) -> int:
+        """Entries of items that were discarded or moved and still lie in a lane."""
+        return sum(lane.dead for lane in self._by_number.values())
+
     def first(self, limit: int) -> list[T]:
         """Up to ``limit`` items in the order in which they would leave now; O(limit) a lane."""
         # The twin drains by the very code that the original will drain by.
-        twin: Lanes[T] = Lanes(limit=limit, lanes=len(self._by_number), key=None, max_skips=self._max_skips)
-        twin._mask, twin._passes, twin._alarm = self._mask, self._passes, self._alarm
+        twin: Lanes[T] = Lanes(lanes=len(self._by_number), key=None, max_skips=self._max_skips)
+        twin._mask = self._mask
+        twin._passes = self._passes
+        twin._alarm = self._alarm
         for number, lane in self._by_number.items():
             living = (entry for entry in lane.queue if self._is_alive(entry, lane))
             twin._by_number[number].queue.extend(islice(living, limit))
@@ -205,9 +221,13 @@ class Lanes(Generic[T]):
         try:
             return self._by_number[number]
         except (KeyError, TypeError):
-            pass
-        kind = TypeError if not isinstance(number, int) else ValueError
-        raise kind(f"lane must be a whole number from 0 to {len(self._by_number) - 1}, not {number!r}.")
+            self._refuse_lane(number)
+
+    def _refuse_lane(self, number: object) -> NoReturn:
+        if not isinstance(number, int):
+            raise TypeError(f"lane must be a whole number, not {number!r}.") from None
+        most = len(self._by_number) - 1
+        raise ValueError(f"lane must be from 0 to {most} in this queue, not {number}.") from None
 
     def _append(self, item: T, key: Hashable, lane: _Lane[T]) -> None:
         passes = self._passes
@@ -216,8 +236,8 @@ class Lanes(Generic[T]):
             self._index[key] = entry
         if not lane.queue:
             self._mask |= lane.bit
-            if lane.number and passes + lane.bound < self._alarm:
-                self._alarm = passes + lane.bound
+            if lane.number:
+                self._alarm = min(self._alarm, passes + lane.bound)
         lane.queue.append(entry)
 
     def _move(self, entry: _Entry[T], lane: _Lane[T]) -> None:
@@ -266,10 +286,7 @@ class Lanes(Generic[T]):
     def _leave_behind(self, lane: _Lane[T]) -> None:
         """One more entry of this lane is dead."""
         lane.dead += 1
-        if lane.dead * 2 > len(lane.queue):
-            lane.queue = deque(entry for entry in lane.queue if self._index.get(entry[1]) is entry)
-            lane.dead = 0
-            self._tidy(lane)
+        self._shed(lane)
 
     def _bury(self, lane: _Lane[T]) -> None:
         """Drop the dead from the lane's head; at least one of its entries is alive."""
@@ -278,5 +295,17 @@ class Lanes(Generic[T]):
             queue.popleft()
             lane.dead -= 1
 
-    def _tidy(self, lane: _Lane[T]) -> None:
-        """Where a lane may have become empty, or its dead the majority."""
+    def _shed(self, lane: _Lane[T]) -> None:
+        """Drop all the dead once they outnumber the living, and with nobody alive, close the lane."""
+        if lane.dead * 2 > len(lane.queue):
+            lane.queue = deque(entry for entry in lane.queue if self._index.get(entry[1]) is entry)
+            lane.dead = 0
+            if not lane.queue:
+                self._mask &= ~lane.bit
+
+    def _fit_table(self) -> None:
+        """Make the dict anew if it holds far fewer keys than it did, and note when to look again."""
+        if self.size < self._scarce:
+            self._index = dict(self._index)
+        self._table = max(_SMALL, self.size * 2)
+        self._scarce = self._table // 8 if self._table > _SMALL else -1

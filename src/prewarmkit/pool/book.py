@@ -1,0 +1,178 @@
+"""The targets of one pool: known by id, resolved by name, and resting where they must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol, runtime_checkable
+
+import anyio
+from attrs import define, field
+
+from prewarmkit.errors import ConfigurationError, TargetRequired, UnknownTarget
+from prewarmkit.pool.state import Pause
+from prewarmkit.targets.base import WarmTarget
+
+__all__ = ["TargetBook", "TargetResolver", "Targets"]
+
+_RESOLVED_SECONDS = 300.0
+
+
+@runtime_checkable
+class TargetResolver(Protocol):
+    """Finds a target by a host's own name for it (a bot's slug). Answers are kept five minutes."""
+
+    async def resolve(self, name: str) -> WarmTarget:
+        """The target of that name.
+
+        Raises:
+            UnknownTarget: There is none.
+        """
+        ...
+
+
+Targets = WarmTarget | Iterable[WarmTarget] | TargetResolver
+
+
+@define
+class _Rest:
+    until: float = 0.0
+    reason: str | None = None
+    is_down: bool = False
+    downs: int = 0
+
+
+@define(eq=False)
+class TargetBook:
+    """Targets by id, their rests, and names that were resolved."""
+
+    clock: Callable[[], float]
+    on_new: Callable[[WarmTarget], None]
+    _by_id: dict[str, WarmTarget] = field(init=False, factory=dict[str, WarmTarget])
+    _rests: dict[str, _Rest] = field(init=False, factory=dict[str, _Rest])
+    _resolver: TargetResolver | None = field(init=False, default=None)
+    _resolved: dict[str, tuple[float, WarmTarget]] = field(
+        init=False, factory=dict[str, tuple[float, WarmTarget]]
+    )
+    _resolving: dict[str, anyio.Lock] = field(init=False, factory=dict[str, anyio.Lock])
+
+    def fill(self, targets: Targets) -> None:
+        """Take what the host gave.
+
+        Raises:
+            ConfigurationError: Two targets of one id, none at all, or something that is no target.
+        """
+        if not isinstance(targets, WarmTarget) and isinstance(targets, TargetResolver):
+            self._resolver = targets
+            return
+        given = [targets] if isinstance(targets, WarmTarget) else list(targets)
+        if not given:
+            raise ConfigurationError("A pool needs a target: pass one, several, or a TargetResolver.")
+        for target in given:
+            self._add(target)
+
+    def _add(self, target: WarmTarget) -> None:
+        if not isinstance(target, WarmTarget) or not isinstance(target.id, str) or not target.id:
+            raise ConfigurationError(
+                f"A target needs a non-empty str `id` and an async `warm`: {target!r} does not."
+            )
+        if target.id in self._by_id:
+            raise ConfigurationError(
+                f"Two targets have the id {target.id!r}: ids stand in rows, give each its own."
+            )
+        self._by_id[target.id] = target
+        self.on_new(target)
+
+    @property
+    def ids(self) -> list[str]:
+        """Every id that is known now."""
+        return list(self._by_id)
+
+    @property
+    def known(self) -> list[WarmTarget]:
+        """Every target that is known now."""
+        return list(self._by_id.values())
+
+    def by_id(self, id_: str) -> WarmTarget:
+        """The target of a row that was leased for this pool."""
+        return self._by_id[id_]
+
+    async def find(self, target: WarmTarget | str | None) -> WarmTarget:
+        """The target that a call means.
+
+        Raises:
+            TargetRequired: It named none, and there is not exactly one.
+            UnknownTarget: There is none of that name.
+        """
+        if target is None:
+            if self._resolver is None and len(self._by_id) == 1:
+                return next(iter(self._by_id.values()))
+            known = ", ".join(self._by_id) or "what the resolver knows"
+            raise TargetRequired(f"Say which target: pass target= (one of {known}).")
+        if isinstance(target, str):
+            known_target = self._by_id.get(target)
+            if known_target is not None:
+                return known_target
+            if self._resolver is None:
+                raise UnknownTarget(
+                    f"There is no target {target!r} in this pool; it has {', '.join(self._by_id)}."
+                )
+            return await self._resolve(target, self._resolver)
+        if self._by_id.get(target.id) is not target:
+            raise UnknownTarget(
+                f"The target {target.id!r} is not of this pool: pass it when the pool is made."
+            )
+        return target
+
+    async def _resolve(self, name: str, resolver: TargetResolver) -> WarmTarget:
+        # One question at a time for each name: a thousand callers ask the resolver once.
+        async with self._resolving.setdefault(name, anyio.Lock()):
+            kept = self._resolved.get(name)
+            if kept is not None and self.clock() - kept[0] < _RESOLVED_SECONDS:
+                return kept[1]
+            target = await resolver.resolve(name)
+            if not isinstance(target, WarmTarget):
+                raise UnknownTarget(f"The resolver has no target for {name!r}.")
+            known = self._by_id.get(target.id)
+            if known is None:
+                self._add(target)
+            elif known is not target:
+                self._by_id[target.id] = target  # a new object for a known id: a rotated token, say
+                self.on_new(target)
+            self._resolved[name] = (self.clock(), target)
+            return target
+
+    # ── rests ────────────────────────────────────────────────────────────────
+
+    def rest(self, id_: str, pause: Pause) -> None:
+        """Let a target rest; a shorter rest never ends a longer one."""
+        rest = self._rests.setdefault(id_, _Rest())
+        was_resting = rest.until > self.clock()
+        rest.until = max(rest.until, self.clock() + pause.seconds)
+        rest.reason, rest.is_down = pause.reason, pause.is_down
+        if pause.is_down and not was_resting:
+            rest.downs += 1
+
+    def works(self, id_: str) -> None:
+        """It just did something: forget that it was down."""
+        self._rests.pop(id_, None)
+
+    def downs(self, id_: str) -> int:
+        """Times in a row that it was found down."""
+        rest = self._rests.get(id_)
+        return 0 if rest is None else rest.downs
+
+    def resting(self, id_: str) -> Pause | None:
+        """How long, and why, it still rests."""
+        rest = self._rests.get(id_)
+        if rest is None or rest.until <= self.clock():
+            return None
+        return Pause(rest.until - self.clock(), rest.reason or "", rest.is_down)
+
+    def awake(self) -> list[str]:
+        """Ids that may be leased for."""
+        return [id_ for id_ in self._by_id if self.resting(id_) is None]
+
+    def next_awake(self) -> float | None:
+        """Seconds until the first resting target may work again."""
+        rests = [pause.seconds for id_ in self._by_id if (pause := self.resting(id_)) is not None]
+        return min(rests, default=None)

@@ -1,0 +1,258 @@
+"""What callers ask of a pool: enqueue, look up, wait, refuse.
+
+Works against the store alone; whether this process has workers is not its business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Literal
+
+import anyio
+from attrs import define, evolve
+
+from prewarmkit.errors import MediaNotReady, QueueFull, WarmFailed, WarmTimeout
+from prewarmkit.media import Handle, Media, MediaKind, seconds_of
+from prewarmkit.pool.attempts import resting_error
+from prewarmkit.pool.core import Core
+from prewarmkit.pool.events import MediaEnqueued
+from prewarmkit.pool.flights import Flight
+from prewarmkit.pool.pump import Pump
+from prewarmkit.pool.state import LIVE_PRIORITY, priority_of
+from prewarmkit.stores.base import Enqueued, Job, Looked, MediaId
+from prewarmkit.stores.lifecycle import State
+from prewarmkit.targets.base import WarmTarget
+
+__all__ = ["Asked", "Desk"]
+
+_RECHECK_SECONDS = 1.0
+_LOWEST_PRIORITY = 9
+_GUESSED_SECONDS = 1.0
+_NOT_READY: Mapping[State, Literal["pending", "warming", "failed"]] = {
+    State.PENDING: "pending",
+    State.WARMING: "warming",
+    State.FAILED: "failed",
+}
+
+
+@define
+class Asked:
+    """One medium at one target, as a caller named it."""
+
+    media: Media
+    target: WarmTarget
+
+    @property
+    def id(self) -> MediaId:
+        """The row that it means."""
+        return MediaId(self.target.id, self.media.key, self.media.kind)
+
+
+@define(eq=False)
+class Desk:
+    """The calls of one pool."""
+
+    core: Core
+    pump: Pump
+
+    # ── enqueue ──────────────────────────────────────────────────────────────
+
+    async def asked(
+        self, media: Media | str, kind: MediaKind | str | None, target: WarmTarget | str | None
+    ) -> Asked:
+        """What a call means; every slip in it is found here.
+
+        Raises:
+            TypeError: It is neither a key nor a Media.
+            ValueError: An unknown kind, or one that contradicts the Media's.
+        """
+        if isinstance(media, str):
+            medium = Media(media, None if kind is None else MediaKind.parse(kind))
+        elif isinstance(media, Media):
+            medium = media
+            if kind is not None and MediaKind.parse(kind) is not media.kind:
+                raise ValueError(f"kind={str(kind)!r} contradicts {media!r}: give the kind once.")
+        else:
+            raise TypeError(f"A medium is a str key or a Media, not {type(media).__name__}.")
+        found = await self.core.book.find(target)
+        if getattr(found, "ignores_kind", False):
+            medium = evolve(medium, kind=MediaKind.DOCUMENT)  # one row a key, whatever it is called
+        return Asked(medium, found)
+
+    async def enqueue(
+        self,
+        asked: Sequence[Asked],
+        *,
+        priority: int | None = None,
+        delay: float | timedelta | None = None,
+        retry_failed: bool = False,
+    ) -> list[Enqueued]:
+        """Put media in, all or none."""
+        if priority is not None and (
+            isinstance(priority, bool)
+            or not isinstance(priority, int)
+            or not 0 <= priority <= _LOWEST_PRIORITY
+        ):
+            raise ValueError(f"priority is 0 (most urgent) to 9, not {priority!r}.")
+        wait = 0.0 if delay is None else seconds_of(delay, "delay")
+        jobs = [
+            Job(
+                each.target.id,
+                each.media,
+                priority=priority_of(each.media) if priority is None else priority,
+                delay=wait,
+                retry_failed=retry_failed,
+            )
+            for each in asked
+        ]
+        recorder = self.core.recorder
+        try:
+            answers = await self.core.store.enqueue(jobs, limit=self._limit())
+        except QueueFull:
+            recorder.count("rejected", len(jobs))
+            raise
+        for job, answer in zip(jobs, answers, strict=True):
+            if answer is Enqueued.QUEUED:
+                recorder.count("enqueued")
+                self.core.cache.drop(job.id)
+            elif answer is Enqueued.DUPLICATE:
+                recorder.count("duplicates")
+            self.core.events.emit(MediaEnqueued(job.id, answer))
+        if priority == LIVE_PRIORITY:
+            self.pump.urgent += len(jobs)
+        self.pump.bell.ring()
+        return answers
+
+    def _limit(self) -> int | None:
+        """Pending rows that the store may hold: with a store in memory they are what this process holds."""
+        settings = self.core.settings
+        if self.core.store.is_durable:
+            return settings.max_backlog
+        return max(0, settings.max_queue - len(self.pump.ring))
+
+    # ── look up ──────────────────────────────────────────────────────────────
+
+    async def lookup(self, asked: Asked, *, allow_stale: bool = True) -> Handle | None:
+        """Cache first."""
+        cached = self.core.cache.get(asked.id)
+        if cached is not None:
+            return self.core.found(asked.id, cached)
+        looked = await self._look(asked.id)
+        handle = self.core.found(asked.id, None if looked is None else looked.handle)
+        return handle if handle is not None and (allow_stale or not handle.stale) else None
+
+    async def _look(self, id_: MediaId) -> Looked | None:
+        return (await self.core.store.lookup_many([id_])).get(id_)
+
+    async def require(self, asked: Asked, *, enqueue: bool = True) -> Handle:
+        """The handle, or `MediaNotReady`; a stale one still serves while a newer one is made."""
+        cached = self.core.cache.get(asked.id)
+        looked = None if cached is not None else await self._look(asked.id)
+        handle = self.core.found(asked.id, cached if looked is None else looked.handle)
+        if handle is not None and not handle.stale:
+            return handle
+        state = None if looked is None else looked.state
+        if enqueue:
+            await self.enqueue([asked], priority=LIVE_PRIORITY)
+        if handle is not None:
+            return handle
+        raise MediaNotReady(
+            _NOT_READY.get(state) if state is not None else None,
+            self._retry_after(asked, looked),
+            key=asked.media.key,
+        )
+
+    def _retry_after(self, asked: Asked, looked: Looked | None) -> float | None:
+        """A guess: what the target rests, what the row waits, and as long as warming takes."""
+        if looked is not None and looked.state is State.FAILED:
+            return None
+        rest = self.core.book.resting(asked.target.id)
+        waits = max(rest.seconds if rest else 0.0, looked.due_in if looked else 0.0)
+        usual = self.core.recorder.warm_latency.quantiles().p50
+        return waits + (_GUESSED_SECONDS if usual is None else usual)
+
+    # ── wait ─────────────────────────────────────────────────────────────────
+
+    async def warm(
+        self, asked: Asked, *, timeout: float | timedelta | None, is_closed: Callable[[], Exception | None]
+    ) -> Handle:
+        """Put it in front and wait; see `PrewarmPool.warm`."""
+        seconds = None if timeout is None else seconds_of(timeout, "timeout")
+        deadline = None if seconds is None else self.core.clock() + seconds
+        ready = await self._ready_or_failed(asked)
+        if ready is not None:
+            return ready
+        self._check_rest(asked, deadline)
+        # Joined before it is queued, so that no landing can come between.
+        with self.core.flights.join(asked.id) as flight:
+            await self.enqueue([asked], priority=LIVE_PRIORITY, retry_failed=True)
+            while True:
+                if (closed := is_closed()) is not None and flight.result is None:
+                    raise closed
+                handle = await self._landed(asked, flight, deadline)
+                if handle is not None:
+                    return handle
+
+    async def _ready_or_failed(self, asked: Asked) -> Handle | None:
+        cached = self.core.cache.get(asked.id)
+        looked = None if cached is not None else await self._look(asked.id)
+        handle = self.core.found(asked.id, cached if looked is None else looked.handle)
+        if handle is not None and not handle.stale:
+            return handle
+        failed_ago = None if looked is None else looked.failed_ago
+        if (
+            looked is not None
+            and failed_ago is not None
+            and failed_ago < self.core.settings.failure_ttl_seconds
+        ):
+            raise WarmFailed(looked.reason or "unknown", looked.attempts, key=asked.media.key)
+        return None
+
+    def _check_rest(self, asked: Asked, deadline: float | None) -> None:
+        rest = self.core.book.resting(asked.target.id)
+        if rest is not None and (
+            rest.is_down or (deadline is not None and self.core.clock() + rest.seconds > deadline)
+        ):
+            raise resting_error(rest)
+
+    async def _landed(self, asked: Asked, flight: Flight, deadline: float | None) -> Handle | None:
+        """One round of waiting: until it lands, or it is time to look whether another process did it."""
+        left = _RECHECK_SECONDS if deadline is None else min(_RECHECK_SECONDS, deadline - self.core.clock())
+        with anyio.move_on_after(max(0.0, left)):
+            await flight.event.wait()
+        if isinstance(flight.result, Handle):
+            return flight.result
+        if flight.result is not None:
+            raise flight.result.with_traceback(None)  # many callers raise the one error
+        looked = await self._look(asked.id)
+        if looked is not None and looked.state is State.READY and looked.handle and not looked.handle.stale:
+            return looked.handle
+        if looked is not None and looked.state is State.FAILED:
+            raise WarmFailed(looked.reason or "unknown", looked.attempts, key=asked.media.key)
+        self._check_rest(asked, deadline)
+        if deadline is not None and self.core.clock() >= deadline:
+            raise WarmTimeout(
+                f"{asked.media.key!r} was not warm in time; the work goes on: ask again, or use a longer timeout."
+            )
+        return None
+
+    # ── refuse ───────────────────────────────────────────────────────────────
+
+    async def invalidate_handle(self, handle: Handle, *, rewarm: bool) -> bool:
+        """Drop this very handle, wherever it stands."""
+        # Rows stand under the kind asked for, a handle has the kind delivered: try that one first.
+        kinds = [handle.kind, *(other for other in MediaKind if other is not handle.kind)]
+        ids = [MediaId(handle.target, handle.key, kind) for kind in kinds]
+        return await self.invalidate(ids, handle.value, rewarm=rewarm)
+
+    async def invalidate(self, ids: Iterable[MediaId], value: str | None, *, rewarm: bool) -> bool:
+        """Drop the handle of the first of these rows that has it."""
+        for id_ in ids:
+            self.core.cache.drop(id_)
+            if await self.core.store.invalidate(id_, value, rewarm=rewarm):
+                self.core.cache.drop(id_)
+                self.pump.urgent += 1
+                self.pump.bell.ring()
+                return True
+        return False

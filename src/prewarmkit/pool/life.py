@@ -1,0 +1,250 @@
+"""Start, stop, pause: when the workers of a pool run, and how they end.
+
+The stop ladder, in order: lease nothing more; let the workers finish within the grace;
+cancel what still runs; give unstarted and cancelled leases back at no attempt's cost;
+flush, bounded; report. It runs in the pool's own task, so a caller of stop that is
+cancelled changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import anyio
+from attrs import define, field, frozen
+
+from prewarmkit.errors import PoolClosed
+from prewarmkit.pool.background import Background
+from prewarmkit.pool.core import Core
+from prewarmkit.pool.events import PoolStarted, PoolStopped
+from prewarmkit.pool.pump import Pump
+
+__all__ = ["BatchReport", "Life", "StopReport"]
+
+logger = logging.getLogger("prewarmkit.pool")
+
+_CANCEL_SECONDS = 10.0
+_LISTENER_SECONDS = 5.0
+
+
+@frozen(kw_only=True)
+class StopReport:
+    """What a stop did.
+
+    Attributes:
+        finished: Media that workers ended within the grace.
+        cancelled: Media that were cut off and given back.
+        released: Media that nobody had begun, given back.
+        unsettled: Outcomes that the store could not be told; their leases run out by themselves.
+        seconds: How long it took.
+    """
+
+    finished: int = 0
+    cancelled: int = 0
+    released: int = 0
+    unsettled: int = 0
+    seconds: float = 0.0
+
+
+@frozen(kw_only=True)
+class BatchReport:
+    """What one `PrewarmPool.process_batch` did.
+
+    Attributes:
+        leased: Media taken.
+        succeeded: Media that are warm now.
+        failed: Media that failed for good.
+        retried: Media that go again, at an attempt's cost or not.
+        seconds: How long it took.
+    """
+
+    leased: int
+    succeeded: int
+    failed: int
+    retried: int
+    seconds: float
+
+
+@define(eq=False)
+class Life:
+    """The workers' task, and the ladder that ends it."""
+
+    core: Core
+    pump: Pump
+    _workers: Background = field(init=False, factory=Background)
+    _events: Background = field(init=False, factory=Background)
+    _deadline: float = field(init=False, default=math.inf)
+    _report: StopReport = field(init=False, factory=StopReport)
+    _listening: anyio.CancelScope | None = field(init=False, default=None)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the workers run, or are on their way to a stop."""
+        return self._workers.is_running
+
+    async def open(self) -> None:
+        """Make ready to start."""
+        await self._workers.open()
+        await self._events.open()
+        self.core.events.open()
+        self._events.start(self._serve_events)
+
+    async def close(self) -> None:
+        """Leave; the workers have been stopped.
+
+        Raises:
+            PoolClosed: A bug had stopped them.
+        """
+        # In the order of nurseries: what was opened last is closed first.
+        try:
+            await self._events.close()
+        finally:
+            await self._workers.close()
+        if self._workers.failure is not None:
+            raise self.closed() from self._workers.failure
+
+    async def settle_events(self) -> None:
+        """Let the host's callback have what happened; one that takes too long is cut off."""
+        self.core.events.close()
+        with anyio.move_on_after(_LISTENER_SECONDS):
+            await self._events.wait()
+        if self._listening is not None:
+            self._listening.cancel()
+        await self._events.wait()
+
+    async def _serve_events(self) -> None:
+        with anyio.CancelScope() as self._listening:
+            await self.core.events.serve()
+
+    def start(self) -> None:
+        """Start the workers; nothing happens if they run."""
+        if self._workers.is_running and not self.pump.is_stopping:
+            return
+        if self._workers.is_running:
+            raise RuntimeError("The pool is stopping: await stop() before start().")
+        self.pump.is_stopping, self._deadline, self._report = False, math.inf, StopReport()
+        self._workers.start(self._main)
+
+    async def stop(self, *, drain: bool, grace: float) -> StopReport:
+        """Stop the workers and wait until they have; a second call joins the first, and may hasten it."""
+        if not self._workers.is_running:
+            return self._report
+        deadline = self.core.clock() + (grace if drain else 0.0)
+        self._deadline = min(self._deadline, deadline)
+        self.pump.is_stopping = True
+        self.pump.bell.ring()
+        await self._workers.wait()
+        return self._report
+
+    def closed(self) -> PoolClosed:
+        """The error for whoever needs the workers."""
+        failure = self._workers.failure
+        if failure is None:
+            return PoolClosed(f"The pool {self.core.name!r} has stopped; what was queued stays queued.")
+        return PoolClosed(f"The pool {self.core.name!r} was stopped by a bug: {failure!r}", cause=failure)
+
+    async def join(self) -> None:
+        """Wait until the store has no work for our targets; poll for what others do."""
+        while await self._has_work():
+            await self.pump.turned.wait(self.core.settings.poll_interval_seconds)
+
+    async def _has_work(self) -> bool:
+        if self._workers.failure is not None:
+            raise self.closed()
+        # What this process knows comes first: the store is asked only when it may be over.
+        if self.is_running and (self.pump.held or self.core.recorder.pending):
+            return True
+        return await self.core.store.has_work(self.core.book.ids)
+
+    async def batch(self, most: int) -> BatchReport:
+        """Lease, warm in parallel, settle, without the workers' task."""
+        pump, recorder, began = self.pump, self.core.recorder, self.core.clock()
+        before = dict(recorder.counts)
+        try:
+            leased = await pump.turn(most)
+            async with anyio.create_task_group() as beating:
+                beating.start_soon(pump.beat)
+                async with anyio.create_task_group() as group:
+                    pump.begin_all(group)
+                beating.cancel_scope.cancel()
+        finally:
+            pump.give_back_unstarted()
+            pump.give_back_held()
+            await pump.flush()
+
+        def grown(*figures: str) -> int:
+            return sum(recorder.counts.get(figure, 0) - before.get(figure, 0) for figure in figures)
+
+        return BatchReport(
+            leased=leased,
+            succeeded=grown("succeeded"),
+            failed=grown("failed"),
+            retried=grown("retried", "deferred"),
+            seconds=self.core.clock() - began,
+        )
+
+    # ── in the workers' task ─────────────────────────────────────────────────
+
+    async def _main(self) -> None:
+        core, pump = self.core, self.pump
+        failure: BaseException | None = None
+        core.events.emit(PoolStarted(pump.concurrency))
+        logger.info("pool %s started: %d workers", core.name, pump.concurrency)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(pump.beat)
+                group.start_soon(pump.hear)
+                await pump.run(group)
+                await self._wind_down()
+                group.cancel_scope.cancel()
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            await self._end(failure)
+
+    async def _wind_down(self) -> None:
+        """From the last lease to the last worker."""
+        core, pump, began = self.core, self.pump, self.core.clock()
+        released, had = pump.give_back_unstarted(), pump.busy
+        await self._until_idle(lambda: self._deadline)
+        cut = pump.busy
+        for running in list(pump.attempts.running.values()):
+            running.scope.cancel()
+        given_up = core.clock() + _CANCEL_SECONDS  # a target that will not be cancelled is left to its lease
+        await self._until_idle(lambda: given_up)
+        await pump.flush()
+        self._report = StopReport(
+            finished=had - cut,
+            cancelled=cut,
+            released=released,
+            unsettled=pump.unsettled,
+            seconds=core.clock() - began,
+        )
+
+    async def _until_idle(self, deadline: Callable[[], float]) -> None:
+        """Settle while workers end; the deadline may come nearer meanwhile."""
+        core, pump = self.core, self.pump
+        while pump.busy and (left := deadline() - core.clock()) > 0:
+            if pump.unsettled:
+                await pump.flush()
+            await pump.bell.wait(min(left, core.settings.poll_interval_seconds))
+
+    async def _end(self, failure: BaseException | None) -> None:
+        """Whatever happened: nothing stays leased, nobody waits in vain."""
+        core, pump = self.core, self.pump
+        pump.is_stopping = True
+        pump.give_back_unstarted()
+        pump.give_back_held()
+        await pump.flush()
+        is_bug = isinstance(failure, Exception)
+        error = (
+            self.closed()
+            if not is_bug
+            else PoolClosed(f"The pool stopped by a bug: {failure!r}", cause=failure)
+        )
+        core.flights.land_all(lambda _: error)
+        core.events.emit(PoolStopped(failure if is_bug else None))
+        logger.info("pool %s stopped: %r", core.name, self._report)

@@ -1,0 +1,291 @@
+"""What S3 answers mean: headers and XML become values.
+
+Pure: takes bytes and headers, knows no HTTP client. XML is read with expat; a document
+type, which is where XML turns dangerous, ends the reading, and so does sheer size.
+"""
+
+from __future__ import annotations
+
+import email.errors
+import email.header
+import email.utils
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from urllib.parse import unquote_plus
+from xml.parsers import expat
+
+from attrs import define, field, frozen
+
+from prewarmkit.errors import BodyFault
+from prewarmkit.media import ObjectInfo
+
+__all__ = [
+    "CommonPrefix",
+    "Page",
+    "parse_completed",
+    "parse_content_range",
+    "parse_fields",
+    "parse_info",
+    "parse_page",
+    "parse_upload_id",
+    "plain_etag",
+    "plain_md5",
+]
+
+_MAX_XML_BYTES = 16 * 1024 * 1024  # a page of 1000 keys of 1024 bytes, each byte as %XX, is under 4
+_MAX_DEPTH = 16
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[bBqQ]\?[^?]*\?=")
+
+
+@frozen
+class CommonPrefix:
+    """What `R2Client.list` gives for a "folder" when it was given a delimiter.
+
+    Attributes:
+        key: The common beginning of keys, delimiter included.
+    """
+
+    key: str
+
+
+@frozen
+class Page:
+    """One page of a listing.
+
+    Attributes:
+        entries: In the order of their keys.
+        next_token: Asks for the next page; ``None``: this is the last.
+    """
+
+    entries: Sequence[ObjectInfo | CommonPrefix]
+    next_token: str | None
+
+
+# ── headers ──────────────────────────────────────────────────────────────────
+
+
+def plain_etag(etag: str | None) -> str | None:
+    """An ETag without its quotes and its mark of weakness."""
+    return None if etag is None else etag.strip().removeprefix("W/").strip('"')
+
+
+def plain_md5(headers: Mapping[str, str]) -> str | None:
+    """The ETag where it is the content's MD5; ``None`` where it is something else.
+
+    With a key of the customer's or of a KMS it looks like one and is none.
+    """
+    scheme = headers.get("x-amz-server-side-encryption", "AES256")
+    if scheme != "AES256" or "x-amz-server-side-encryption-customer-algorithm" in headers:
+        return None
+    etag = plain_etag(headers.get("etag"))
+    return etag.lower() if etag is not None and _MD5.fullmatch(etag.lower()) else None
+
+
+def parse_content_range(value: str | None) -> tuple[int, int, int] | None:
+    """First, last and total of a ``Content-Range``; ``None``: there is none that says all three."""
+    found = _CONTENT_RANGE.fullmatch(value or "")
+    if found is None:
+        return None
+    first, last, total = (int(number) for number in found.groups())
+    return (first, last, total) if first <= last < total else None
+
+
+def parse_info(key: str, headers: Mapping[str, str], *, size: int) -> ObjectInfo:
+    """An object's facts from the headers of an answer about it."""
+    return ObjectInfo(
+        key=key,
+        size=size,
+        etag=plain_etag(headers.get("etag")),
+        content_type=headers.get("content-type"),
+        last_modified=_http_date(headers.get("last-modified")),
+        metadata={
+            name.removeprefix("x-amz-meta-"): _decoded(value)
+            for name, value in headers.items()
+            if name.startswith("x-amz-meta-")
+        },
+        version=headers.get("x-amz-version-id"),
+        storage_class=headers.get("x-amz-storage-class"),
+    )
+
+
+def _http_date(value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _decoded(value: str) -> str:
+    """A metadata value, RFC 2047 undone; what only looks encoded stays as it is."""
+    if not _ENCODED_WORD.match(value):
+        # Services that send raw UTF-8: a header is read as Latin-1.
+        try:
+            return value.encode("latin-1").decode("utf-8")
+        except UnicodeError:
+            return value
+    try:
+        return str(email.header.make_header(email.header.decode_header(value)))
+    except (email.errors.HeaderParseError, LookupError, UnicodeError):
+        return value
+
+
+# ── XML ──────────────────────────────────────────────────────────────────────
+
+
+@define
+class _Node:
+    name: str
+    text: str = ""
+    children: list[_Node] = field(factory=list["_Node"])
+
+    def get(self, name: str) -> str | None:
+        return next((child.text for child in self.children if child.name == name), None)
+
+    def all(self, name: str) -> list[_Node]:
+        return [child for child in self.children if child.name == name]
+
+
+class _Refused(ValueError):
+    """XML that is not read any further."""
+
+
+def _parse(document: bytes) -> _Node:
+    """The tree of a small document, namespaces left out.
+
+    Raises:
+        _Refused: It is too large or deep, has a document type, or is no XML.
+    """
+    if len(document) > _MAX_XML_BYTES:
+        raise _Refused(f"it is over {_MAX_XML_BYTES} bytes long")
+    root = _Node("")
+    path = [root]
+
+    def start(name: str, _attributes: object) -> None:
+        if len(path) > _MAX_DEPTH:
+            raise _Refused("it is nested too deeply")
+        node = _Node(name.rpartition(" ")[2])
+        path[-1].children.append(node)
+        path.append(node)
+
+    def end(_name: str) -> None:
+        path.pop()
+
+    def text(data: str) -> None:
+        path[-1].text += data
+
+    def refuse(*_doctype: object) -> None:
+        raise _Refused("it has a document type")
+
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.buffer_text = True
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = text
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        parser.Parse(document, True)  # noqa: FBT003 - expat takes no keyword here
+    except expat.ExpatError as error:
+        raise _Refused(str(error)) from None
+    return root.children[0]
+
+
+def _read(document: bytes, *expected: str) -> _Node:
+    try:
+        node = _parse(document)
+    except _Refused as error:
+        raise _not_s3(f"The answer should be a {expected[0]} in XML, but {error}") from None
+    if node.name not in expected:
+        raise _not_s3(f"The answer should be a {expected[0]}, but is a {node.name[:60]!r}")
+    return node
+
+
+def _not_s3(what: str) -> BodyFault:
+    return BodyFault(f"{what}: is the endpoint an S3 service?", is_retryable=False)
+
+
+def parse_fields(document: bytes) -> dict[str, str] | None:
+    """The children of an ``<Error>`` document; ``None`` if it is no such thing."""
+    try:
+        node = _parse(document)
+    except _Refused:
+        return None
+    if node.name != "Error":
+        return None
+    return {child.name: child.text.strip() for child in node.children}
+
+
+def parse_upload_id(document: bytes) -> str:
+    """The id from the answer to CreateMultipartUpload.
+
+    Raises:
+        BodyFault: It is not that.
+    """
+    upload_id = _read(
+        document,
+        "InitiateMultipartUploadResult",
+        "InitiateMultipartUpload",  # rclone's
+    ).get("UploadId")
+    if not upload_id:
+        raise _not_s3("The answer to CreateMultipartUpload has no UploadId")
+    return upload_id
+
+
+def parse_completed(document: bytes) -> str | None:
+    """The final ETag from the answer to CompleteMultipartUpload.
+
+    Raises:
+        BodyFault: It is not that.
+    """
+    return plain_etag(_read(document, "CompleteMultipartUploadResult").get("ETag"))
+
+
+def parse_page(document: bytes) -> Page:
+    """A page of ListObjectsV2.
+
+    Raises:
+        BodyFault: It is not that, or an entry lacks what every entry has.
+    """
+    root = _read(document, "ListBucketResult")
+    is_encoded = root.get("EncodingType") == "url"
+    entries: list[ObjectInfo | CommonPrefix] = [
+        _listed(node, is_encoded=is_encoded) for node in root.all("Contents")
+    ]
+    entries += [
+        CommonPrefix(_key(node.get("Prefix"), is_encoded=is_encoded)) for node in root.all("CommonPrefixes")
+    ]
+    entries.sort(key=lambda entry: entry.key.encode("utf-8", "surrogatepass"))
+    if root.get("IsTruncated") != "true":
+        return Page(entries, None)
+    token = root.get("NextContinuationToken")
+    if not token:
+        raise _not_s3("A page of the listing says that there are more, but not how to ask for them")
+    return Page(entries, token)
+
+
+def _listed(node: _Node, *, is_encoded: bool) -> ObjectInfo:
+    size, modified = node.get("Size"), node.get("LastModified")
+    if size is None or not size.isdecimal():
+        raise _not_s3("An entry of the listing has no Size")
+    try:
+        last_modified = None if modified is None else datetime.fromisoformat(modified)
+    except ValueError:
+        last_modified = None
+    return ObjectInfo(
+        key=_key(node.get("Key"), is_encoded=is_encoded),
+        size=int(size),
+        etag=plain_etag(node.get("ETag")),
+        last_modified=last_modified,
+        storage_class=node.get("StorageClass"),
+    )
+
+
+def _key(text: str | None, *, is_encoded: bool) -> str:
+    if text is None:
+        raise _not_s3("An entry of the listing has no key")
+    return unquote_plus(text, errors="surrogateescape") if is_encoded else text

@@ -1,0 +1,240 @@
+"""Sends drafts: signs each attempt anew, tells faults from answers, retries what may be retried.
+
+Owns the way from a `Draft` to a good answer or a typed error. Knows no operation of S3
+and nothing of objects; what an answer means is the caller's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+from attrs import define, frozen
+
+from prewarmkit.errors import ConnectionFault, R2Error, TransportError
+from prewarmkit.r2.faults import fault_of, request_id_of
+from prewarmkit.r2.reader import headers_of
+from prewarmkit.r2.requests import Draft
+from prewarmkit.r2.responses import parse_fields
+from prewarmkit.r2.retry import AttemptEvent, RetryPolicy, Timeouts, retry_after_seconds
+from prewarmkit.sigv4.signer import SigV4Signer
+from prewarmkit.transports.base import Request, Response, Transport
+
+__all__ = ["Answer", "Sender"]
+
+_logger = logging.getLogger("prewarmkit.r2")
+_MAX_ERROR_BYTES = 64 * 1024
+_MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_GOOD = range(200, 300)
+_CLOCK_CODES = frozenset({"RequestTimeTooSkewed", "ExpiredRequest", "RequestExpired"})
+
+
+@frozen
+class Answer:
+    """A whole answer.
+
+    Attributes:
+        status: From 200 to 299.
+        headers: By name in lower case; of a name that came twice, the first.
+        body: All of it.
+        attempts: How often the request was sent.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    attempts: int
+
+
+@define
+class _Call:
+    """One call and its attempts: what is known of it so far."""
+
+    draft: Draft
+    attempt: int = 0
+    began: float = 0.0
+    status: int | None = None
+    retry_after: float | None = None
+    failure: R2Error | None = None
+
+
+class Sender:
+    """Signs and sends, with retries.
+
+    Args:
+        transport: Entered, and closed by somebody else.
+        signer: Signs each attempt, after its credentials were refreshed.
+        retry: When to send again.
+        timeouts: Of which ``operation`` is kept here.
+        on_attempt: Called after each attempt with what came of it.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        signer: SigV4Signer,
+        *,
+        retry: RetryPolicy,
+        timeouts: Timeouts,
+        on_attempt: Callable[[AttemptEvent], None] | None,
+    ) -> None:
+        self._transport = transport
+        self._signer = signer
+        self._retry = retry
+        self._operation_seconds = timeouts.operation
+        self._on_attempt = on_attempt
+
+    async def fetch(self, draft: Draft, *, max_bytes: int | None = _MAX_ANSWER_BYTES) -> Answer:
+        """The whole answer; a connection that breaks inside it counts as a failed attempt.
+
+        Raises:
+            R2Error: The service refused, or could not be reached.
+        """
+        call = _Call(draft)
+        with anyio.move_on_after(self._operation_seconds):
+            async with AsyncExitStack() as stack:
+                response, body = await self._good(call, stack, max_bytes=max_bytes)
+                return Answer(response.status, headers_of(response), body, call.attempt)
+        raise self._too_long(call)
+
+    @asynccontextmanager
+    async def stream(self, draft: Draft) -> AsyncGenerator[tuple[Response, int], None]:
+        """A good answer with its body still to be read, and how many attempts it took.
+
+        Raises:
+            R2Error: As for `fetch`.
+        """
+        call = _Call(draft)
+        with anyio.move_on_after(self._operation_seconds) as deadline:
+            async with AsyncExitStack() as stack:
+                response, _ = await self._good(call, stack, max_bytes=0)
+                deadline.deadline = math.inf  # the reader's pace is its own affair
+                yield response, call.attempt
+        if deadline.cancelled_caught:
+            raise self._too_long(call)
+
+    async def _good(
+        self, call: _Call, stack: AsyncExitStack, *, max_bytes: int | None
+    ) -> tuple[Response, bytes]:
+        """Attempts until a good answer, which ``stack`` holds open if its body was not wanted yet."""
+        while True:
+            call.attempt += 1
+            call.began = time.perf_counter()
+            call.status = call.retry_after = None
+            try:
+                async with AsyncExitStack() as mine:
+                    response, body = await self._try(call, mine, max_bytes=max_bytes)
+                    self._report(call, None)
+                    if max_bytes == 0:
+                        stack.push_async_exit(mine.pop_all())
+                    return response, body
+            except R2Error as error:
+                call.failure = error
+                self._report(call, error)
+                delay = self._retry.delay_seconds(call.attempt, call.retry_after)
+                if not error.is_retryable or delay is None:
+                    raise
+            _logger.info("%s: attempt %d failed, again in %.2f s", call.draft.operation, call.attempt, delay)
+            await self._retry.sleep(delay)
+
+    async def _try(
+        self, call: _Call, stack: AsyncExitStack, *, max_bytes: int | None
+    ) -> tuple[Response, bytes]:
+        draft = call.draft
+        sent_at = self._signer.now()
+        try:
+            response = await stack.enter_async_context(self._transport.send(await self._signed(draft)))
+            call.status = response.status
+            headers = headers_of(response)
+            call.retry_after = retry_after_seconds(headers.get("retry-after"), now=headers.get("date"))
+            if response.status not in _GOOD:
+                body = await _read(response, _MAX_ERROR_BYTES, draft, cut=True)
+                raise self._fault(call, headers, body, sent_at)
+            if max_bytes == 0:
+                return response, b""
+            body = await _read(response, max_bytes, draft, cut=False)
+        except TransportError as error:
+            if isinstance(error, R2Error):
+                raise
+            raise _connection_fault(error, call) from error
+        # S3 answers long operations with 200 before it knows how they end.
+        if draft.method == "POST" and parse_fields(body) is not None:
+            raise self._fault(call, headers, body, sent_at)
+        return response, body
+
+    def _fault(self, call: _Call, headers: Mapping[str, str], body: bytes, sent_at: float) -> R2Error:
+        assert call.status is not None
+        fault = fault_of(call.draft, call.status, headers, body, attempts=call.attempt)
+        if fault.code in _CLOCK_CODES and call.attempt == 1:
+            # The refusal tells the service's time: signed by that clock, the next attempt can be good.
+            skew = self._signer.observe_server_date(
+                headers.get("date"), sent_at=sent_at, age=headers.get("age")
+            )
+            fault.is_retryable = skew is not None
+        return fault
+
+    def _too_long(self, call: _Call) -> ConnectionFault:
+        last = f"; the last attempt: {call.failure}" if call.failure is not None else "."
+        return ConnectionFault(
+            f"{call.draft.operation} took longer than timeouts.operation = {self._operation_seconds:g} s: "
+            f"allow more, or look at the network{last}",
+            attempts=call.attempt,
+        )
+
+    async def _signed(self, draft: Draft) -> Request:
+        await self._signer.refresh()
+        added = self._signer.sign(draft.method, draft.url, draft.signed, payload_hash=draft.payload_hash)
+        body = draft.body() if callable(draft.body) else draft.body
+        headers = (*draft.signed, *draft.unsigned, *added.items())
+        return Request(draft.method, draft.url, headers, body, draft.content_length)
+
+    def _report(self, call: _Call, error: R2Error | None) -> None:
+        if self._on_attempt is None:
+            return
+        draft = call.draft
+        self._on_attempt(
+            AttemptEvent(
+                operation=draft.operation,
+                method=draft.method,
+                bucket=draft.bucket,
+                key=draft.key,
+                attempt=call.attempt,
+                status=call.status,
+                seconds=time.perf_counter() - call.began,
+                error=error,
+            )
+        )
+
+
+async def _read(response: Response, max_bytes: int | None, draft: Draft, *, cut: bool) -> bytes:
+    """All of a body that is small by right; one that is not is cut, or refused."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.body:
+        chunks.append(chunk)
+        size += len(chunk)
+        if max_bytes is not None and size > max_bytes:
+            if cut:
+                break
+            raise R2Error(
+                f"The answer to {draft.operation} is over {max_bytes} bytes long, which none is: "
+                "is the endpoint an S3 service?",
+                status=response.status,
+                request_id=request_id_of(headers_of(response)),
+            )
+    return b"".join(chunks)[:max_bytes]
+
+
+def _connection_fault(error: TransportError, call: _Call) -> ConnectionFault:
+    fault = ConnectionFault(
+        f"{call.draft.operation}: {error}",
+        status=call.status,
+        attempts=call.attempt,
+        is_retryable=error.is_retryable,
+    )
+    fault.request_sent = error.request_sent
+    return fault

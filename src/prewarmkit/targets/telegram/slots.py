@@ -1,0 +1,141 @@
+"""Waiting for the right to send one message, and what refusals do to that right.
+
+Owns the meeting of the chat pool with the budget. Knows nothing of HTTP, media or handles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import anyio
+from attrs import define, field
+
+from prewarmkit.budget import Budget, MemoryBudget, Window
+from prewarmkit.errors import RateLimited, TargetDown
+from prewarmkit.targets.telegram.chats import ChatPool
+from prewarmkit.targets.telegram.limits import BOT, RateLimits, chat_name
+
+__all__ = ["PATIENCE_SECONDS", "Slots"]
+
+PATIENCE_SECONDS = 5.0
+"""How long a slot is waited for before the job is given back."""
+
+
+@define(eq=False)
+class Slots:
+    """The right to send, one message at a time.
+
+    Without limits of ours only holds count, and those stay in this process.
+    """
+
+    limits: RateLimits | None
+    chats: ChatPool
+    budget: Budget = field(init=False)
+    _clock: Callable[[], float] = field(default=anyio.current_time, alias="clock")
+
+    def __attrs_post_init__(self) -> None:
+        self.budget = self.own_budget()
+
+    def own_budget(self) -> Budget:
+        """A budget that nobody shares, by the event loop's clock."""
+        return MemoryBudget(clock=self._clock)
+
+    def use(self, budget: Budget) -> None:
+        """Spend from ``budget`` from now on, if there are limits to spend under."""
+        if self.limits is not None:
+            self.budget = budget
+
+    def check(self) -> None:
+        """Raise what `take` would raise for certain, before anything was opened for nothing.
+
+        Raises:
+            TargetDown: No chat is left.
+            RateLimited: No chat is near enough to wait for.
+        """
+        if self._soonest() > PATIENCE_SECONDS:
+            raise self._full(self._soonest())
+
+    async def take(self) -> int:
+        """Spend one message of some warmup chat and of the bot; return the chat.
+
+        Raises:
+            TargetDown: No chat is left.
+            RateLimited: Every chat is closed for longer than is waited here.
+        """
+        give_up_at = self._clock() + PATIENCE_SECONDS
+        while True:
+            for chat in self.chats.free(self._clock()):
+                wait = await self.budget.take(self._warm_limits(chat))
+                if wait <= 0:
+                    self.chats.note_used(chat)
+                    return chat
+                self.chats.note_full(chat, self._clock() + wait)
+            wait = self._soonest()
+            if self._clock() + wait > give_up_at:
+                raise self._full(wait)
+            await anyio.sleep(wait)
+
+    async def take_in(self, chat_id: int | str) -> None:
+        """Spend one delivery into that chat, from the reserve if need be.
+
+        Raises:
+            RateLimited: It is closed for longer than is waited here.
+        """
+        give_up_at = self._clock() + PATIENCE_SECONDS
+        limits: dict[str, Sequence[Window]] = {
+            chat_name(chat_id): self.limits.chat_windows(chat_id) if self.limits else (),
+            BOT: self.limits.send_windows() if self.limits else (),
+        }
+        while wait := await self.budget.take(limits):
+            if self._clock() + wait > give_up_at:
+                raise RateLimited(
+                    f"Chat {chat_id} takes nothing for {wait:.3g} s: deliver after that.", wait, "chat"
+                )
+            await anyio.sleep(wait)
+
+    async def limited(self, chat_id: int | str, seconds: float) -> tuple[float, bool]:
+        """Note a 429.
+
+        Returns:
+            Seconds until some chat may have room again, and whether the whole bot waits: a second
+            chat refused while the first is closed speaks for that.
+        """
+        now = self._clock()
+        await self.budget.hold(chat_name(chat_id), seconds)
+        if not isinstance(chat_id, int) or chat_id not in self.chats.ids:
+            return seconds, False
+        if self.chats.note_held(chat_id, now + seconds, now):
+            await self.budget.hold(BOT, seconds)
+            return seconds, True
+        wait = self.chats.wait(now)
+        return (seconds if wait is None else wait), False
+
+    def dead(self, chat_id: int) -> int:
+        """Note that the chat refused the bot; return how many are left."""
+        now = self._clock()
+        self.chats.note_dead(chat_id, now)
+        return self.chats.alive(now)
+
+    def _warm_limits(self, chat: int) -> Mapping[str, Sequence[Window]]:
+        if self.limits is None:
+            return {chat_name(chat): (), BOT: ()}
+        return {chat_name(chat): self.limits.chat_windows(chat), BOT: self.limits.warm_windows()}
+
+    def _soonest(self) -> float:
+        now = self._clock()
+        wait = self.chats.wait(now)
+        if wait is None:
+            raise TargetDown(
+                "No warmup chat is left that takes messages from the bot: "
+                "add the bot to them again, with the right to post.",
+                self.chats.revival(now),
+            )
+        return wait
+
+    def _full(self, wait: float) -> RateLimited:
+        return RateLimited(
+            f"All {self.chats.alive(self._clock())} warmup chats are full for {wait:.3g} s: "
+            "more chats warm more media a minute.",
+            wait,
+            "target",
+        )

@@ -1,0 +1,63 @@
+"""Runs one command, and ends it when whoever asked for it is gone.
+
+Run as a file by `prewarmkit.testing.processes`: ``python guard.py GRACE COMMAND…``. It holds
+the reading end of a pipe on its standard input. The pipe closes when the parent closes it or
+dies, by kill -9 too, and then the command gets SIGTERM, and SIGKILL after GRACE seconds. On
+Linux the kernel also kills the command should this process itself be killed.
+
+Standard library only, and nothing of this package: it must start fast and under any path.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+__all__: list[str] = []
+
+_PR_SET_PDEATHSIG = 1
+_POLL_SECONDS = 0.05
+
+
+def _die_with_parent() -> None:
+    """In the child, before it becomes the command (Linux only)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _run(grace_seconds: float, command: list[str]) -> int:
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        # Safe here, where no thread runs yet.
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+    )
+    gone = threading.Event()
+
+    def wait_for_the_end_of_the_pipe() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        gone.set()
+
+    threading.Thread(target=wait_for_the_end_of_the_pipe, daemon=True).start()
+    while not gone.wait(_POLL_SECONDS):
+        if child.poll() is not None:
+            return child.returncode
+    child.terminate()
+    deadline = time.monotonic() + grace_seconds
+    while child.poll() is None and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    if child.poll() is None:
+        child.kill()
+    return child.wait()
+
+
+if __name__ == "__main__":
+    # A Ctrl-C at the terminal is the parent's to deal with; it closes the pipe when it is done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    code = _run(float(sys.argv[1]), sys.argv[2:])
+    os._exit(code if code >= 0 else 128 - code)

@@ -1,0 +1,232 @@
+"""A host's own httpx client, or httpx transport, as a `Transport`.
+
+Owns nothing: what the host hands in stays the host's to close. Sends exactly the
+headers it is given, never the client's defaults, cookies, authentication or redirects,
+so that a signed request arrives as it was signed. The only module beside
+``transports.auth`` that imports httpx; httpx2 is found by the class of what came in.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeGuard
+
+import anyio
+
+from prewarmkit.errors import ConfigurationError, TransportError
+from prewarmkit.transports.base import Request, Response
+from prewarmkit.transports.prepared import CountedBody, Prepared, prepare
+
+__all__ = ["HttpxTransport"]
+
+_FAMILIES = ("httpx", "httpx2")
+_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError")
+_SECONDS = {"connect": 10.0, "read": 30.0, "write": 30.0, "pool": 30.0}
+
+
+class _Answer(Protocol):
+    """What is used of httpx's and httpx2's ``Response``."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> _Headers: ...
+    def aiter_raw(self) -> AsyncIterator[bytes]: ...
+    async def aclose(self) -> None: ...
+
+
+class _Headers(Protocol):
+    @property
+    def raw(self) -> Sequence[tuple[bytes, bytes]]: ...
+
+
+class _Client(Protocol):
+    """What is used of httpx's and httpx2's ``AsyncClient``."""
+
+    async def send(self, request: Any, *, stream: bool, auth: None, follow_redirects: bool) -> _Answer: ...
+
+
+class _Wire(Protocol):
+    """What is used of httpx's and httpx2's ``AsyncBaseTransport``."""
+
+    async def handle_async_request(self, request: Any) -> _Answer: ...
+
+
+def _is_client(given: object) -> TypeGuard[_Client]:
+    return callable(getattr(given, "send", None))
+
+
+def _is_wire(given: object) -> TypeGuard[_Wire]:
+    return callable(getattr(given, "handle_async_request", None))
+
+
+class HttpxTransport:
+    """Sends requests through an ``httpx.AsyncClient`` or ``httpx.AsyncBaseTransport`` of the host.
+
+    Example::
+
+        async with httpx.AsyncClient(proxy="http://proxy.internal:3128") as client:
+            async with R2Client(..., transport=HttpxTransport(client)) as r2:
+                ...
+
+    A client's timeouts hold; a bare transport gets 10 s to connect and 30 s for any single wait.
+    Entering does nothing and is not needed; leaving closes nothing.
+
+    Args:
+        client_or_transport: Open, and closed by whoever made it.
+
+    Raises:
+        prewarmkit.errors.ConfigurationError: It is neither, or a synchronous one.
+    """
+
+    def __init__(self, client_or_transport: object) -> None:
+        self._httpx = _family_of(client_or_transport)
+        self._client: _Client | None = None
+        self._wire: _Wire | None = None
+        if isinstance(client_or_transport, self._httpx.AsyncClient) and _is_client(client_or_transport):
+            self._client = client_or_transport
+        elif _is_wire(client_or_transport):
+            self._wire = client_or_transport
+        else:
+            raise ConfigurationError(
+                "client_or_transport must be an asynchronous httpx client or transport, not "
+                f"{type(client_or_transport).__name__}."
+            )
+        names = [getattr(self._httpx, name) for name in _NOT_SENT]
+        self._not_sent: tuple[type[Exception], ...] = tuple(names)
+        self._faults: tuple[type[Exception], ...] = (self._httpx.TransportError, self._httpx.StreamError)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+    def send(
+        self, request: Request, *, deadline_seconds: float | None = None
+    ) -> AbstractAsyncContextManager[Response]:
+        """See `prewarmkit.transports.Transport.send`.
+
+        Raises:
+            ValueError: The request itself is malformed.
+            prewarmkit.errors.TransportError: No answer, or not in time.
+        """
+        return self._send(request.url, prepare(request), deadline_seconds)
+
+    @asynccontextmanager
+    async def _send(
+        self, url: str, prepared: Prepared, deadline_seconds: float | None
+    ) -> AsyncGenerator[Response, None]:
+        is_answered = False
+        with anyio.move_on_after(deadline_seconds) as deadline:
+            async with AsyncExitStack() as stack:
+                outgoing = CountedBody(prepared)
+                stack.push_async_callback(_shielded, outgoing.aclose)
+                answer = await self._answer(url, prepared, outgoing)
+                is_answered = True
+                body = _RawBody(answer, self._faults, str(prepared.origin))
+                stack.push_async_callback(_shielded, body.finish)
+                headers = tuple(
+                    (name.decode("latin-1").lower(), value.decode("latin-1"))
+                    for name, value in answer.headers.raw
+                )
+                yield Response(answer.status_code, headers, body)
+        if deadline.cancelled_caught:
+            got = "its answer's body" if is_answered else "an answer"
+            raise TransportError(
+                f"{prepared.method} to {prepared.origin} waited for {got} longer than its deadline of "
+                f"{deadline_seconds:g} s: allow more, or look at the network."
+            )
+
+    async def _answer(self, url: str, prepared: Prepared, outgoing: CountedBody) -> _Answer:
+        # The URL's path is sent by the extension: httpx would remove dot segments from a key.
+        extensions: dict[str, Any] = {"target": prepared.target.encode("ascii")}
+        if self._client is None:
+            extensions["timeout"] = dict(_SECONDS)
+        request = self._httpx.Request(
+            prepared.method,
+            url,
+            headers=prepared.headers,
+            content=None if prepared.body is None else outgoing,
+            extensions=extensions,
+        )
+        try:
+            if self._client is not None:
+                return await self._client.send(request, stream=True, auth=None, follow_redirects=False)
+            assert self._wire is not None
+            return await self._wire.handle_async_request(request)
+        except self._faults as error:
+            raise TransportError(
+                f"{prepared.method} to {prepared.origin} got no answer ({type(error).__name__}: {error}): "
+                "check the address, the network and the client's timeouts.",
+                request_sent=not isinstance(error, self._not_sent),
+            ) from None
+
+
+class _RawBody:
+    """The undecoded body of an httpx answer."""
+
+    def __init__(self, answer: _Answer, faults: tuple[type[Exception], ...], origin: str) -> None:
+        self._answer = answer
+        self._faults = faults
+        self._origin = origin
+        self._chunks: AsyncIterator[bytes] | None = None
+        self._is_done = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._is_done:
+            raise StopAsyncIteration
+        if self._chunks is None:
+            self._chunks = self._answer.aiter_raw()
+        try:
+            return await anext(self._chunks)
+        except self._faults as error:
+            self._is_done = True
+            raise TransportError(
+                f"The connection to {self._origin} broke inside a body ({type(error).__name__}: {error})."
+            ) from None
+        except BaseException:  # its end, too
+            self._is_done = True
+            raise
+
+    async def finish(self) -> None:
+        """Close, then let httpx's nested generators run into the closed stream and end.
+
+        Left suspended, the garbage collector would finish them, of which trio complains.
+        """
+        await self._answer.aclose()
+        if self._chunks is None:
+            return
+        while not self._is_done:
+            try:
+                await anext(self)
+            except (StopAsyncIteration, TransportError):
+                self._is_done = True
+
+
+async def _shielded(clean_up: Any) -> None:
+    with anyio.CancelScope(shield=True):
+        await clean_up()
+
+
+def _family_of(given: object) -> Any:
+    """The module, httpx or httpx2, that the class of ``given`` or one of its bases comes from."""
+    for base in type(given).__mro__:
+        root = base.__module__.partition(".")[0]
+        if root in _FAMILIES:
+            return sys.modules[root]
+    raise ConfigurationError(
+        "client_or_transport must be an httpx.AsyncClient or httpx.AsyncBaseTransport (or httpx2's), not "
+        f"{type(given).__name__}."
+    )

@@ -1,0 +1,30 @@
+"""Every source keeps the same contract. R2Client's turn is among the integration tests."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from prewarmkit.sources import DirectorySource, MediaSource
+from prewarmkit.testing.contracts.source import SourceContract
+
+pytestmark = pytest.mark.anyio
+
+
+class TestDirectorySource(SourceContract):
+    @pytest.fixture(autouse=True)
+    def _directory(self, tmp_path: Path) -> None:
+        self.roots = (tmp_path / f"root-{number}" for number in itertools.count())
+
+    @asynccontextmanager
+    async def source(self, objects: Mapping[str, bytes]) -> AsyncGenerator[MediaSource, None]:
+        root = next(self.roots)
+        root.mkdir()
+        for key, content in objects.items():
+            (root / key).parent.mkdir(parents=True, exist_ok=True)
+            (root / key).write_bytes(content)
+        yield DirectorySource(root)

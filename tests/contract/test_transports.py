@@ -1,0 +1,273 @@
+"""Every transport keeps the same contract, over real sockets."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from prewarmkit.errors import ConfigurationError, TransportError
+from prewarmkit.testing.contracts.transport import TransportContract
+from prewarmkit.testing.wire import Wire, serve
+from prewarmkit.transports import DirectTransport, HttpxTransport, Request, Transport
+
+pytestmark = pytest.mark.anyio
+
+
+TLS = Path(__file__).parent.parent / "data" / "tls"
+
+
+@pytest.fixture
+def tls_server_context() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(TLS / "localhost.pem", TLS / "localhost.key")
+    return context
+
+
+@pytest.fixture
+def tls_client_context() -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(TLS / "localhost.pem"))
+
+
+class TestDirectTransport(TransportContract):
+    def transport(self) -> AbstractAsyncContextManager[Transport]:
+        return DirectTransport(max_connections=8, stall_timeout=3)
+
+
+class TestHttpxClient(TransportContract):
+    reads_early_answers = False  # httpx only reads once it has written: a reset hides the answer
+
+    @asynccontextmanager
+    async def transport(self) -> AsyncGenerator[Transport, None]:
+        async with httpx.AsyncClient(
+            follow_redirects=True, auth=("no", "no"), headers={"X-Default": "no"}, timeout=3
+        ) as client:
+            yield HttpxTransport(client)
+
+
+class TestHttpxTransportOfAHost(TransportContract):
+    reads_early_answers = False  # as above
+
+    @asynccontextmanager
+    async def transport(self) -> AsyncGenerator[Transport, None]:
+        async with httpx.AsyncHTTPTransport() as wire, HttpxTransport(wire) as transport:
+            yield transport
+
+
+async def ok(wire: Wire) -> None:
+    while True:
+        await wire.request()
+        await wire.answer(200, body=b"ok")
+
+
+async def test_a_hosts_client_stays_open() -> None:
+    async with serve(ok) as server, httpx.AsyncClient() as client:
+        async with (
+            HttpxTransport(client) as transport,
+            transport.send(Request("GET", server.url)) as response,
+        ):
+            assert response.status == 200
+        assert not client.is_closed
+
+
+def test_a_synchronous_client_is_refused_by_name() -> None:
+    with httpx.Client() as client, pytest.raises(ConfigurationError, match="asynchronous"):
+        HttpxTransport(client)
+    with pytest.raises(ConfigurationError, match="client_or_transport must be"):
+        HttpxTransport("http://127.0.0.1")
+
+
+async def test_direct_uses_the_last_connection_first() -> None:
+    """Under load of one, only one of many connections is used; the others age."""
+    async with serve(ok) as server, DirectTransport() as transport:
+        request = Request("GET", server.url)
+
+        async def once() -> None:
+            async with transport.send(request) as response:
+                assert b"".join([chunk async for chunk in response.body]) == b"ok"
+                await anyio.sleep(0.05)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(once)
+        assert transport.statistics().idle == 5
+        server.requests.clear()
+        for _ in range(4):
+            await once()
+        assert len({found.connection for found in server.requests}) == 1
+        assert (transport.statistics().busy, transport.statistics().opened) == (0, 5)
+
+
+async def test_direct_never_holds_more_connections_than_it_may() -> None:
+    """Callers beyond the bound wait in their order; idle ones of another origin make room."""
+    order: list[int] = []
+    async with serve(ok) as first, serve(ok) as second, DirectTransport(max_connections=1) as transport:
+
+        async def once(number: int) -> None:
+            url = (first, second)[number % 2].url
+            async with transport.send(Request("GET", url)) as response:
+                order.append(number)
+                await anyio.sleep(0.01)
+                async for _chunk in response.body:
+                    pass
+                figures = transport.statistics()
+                assert (figures.busy, figures.idle) == (1, 0)
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(12):
+                tasks.start_soon(once, number)
+                await anyio.sleep(0.001)
+    assert order == sorted(order)
+
+
+async def test_direct_leaves_no_connection_behind_when_cancelled_anywhere() -> None:
+    """A cancellation at any moment of an exchange brings the gauge back to zero."""
+
+    async def slow(wire: Wire) -> None:
+        while True:
+            await wire.head()
+            await anyio.sleep(0.002)
+            await wire.stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n")
+            await anyio.sleep(0.002)
+            await wire.stream.send(b"\r\nhalf")
+            await anyio.sleep(0.002)
+            await wire.stream.send(b"done")
+
+    async with serve(slow) as server, DirectTransport(max_connections=2) as transport:
+        for step in range(40):
+            with anyio.move_on_after(step * 0.0003):
+                async with transport.send(Request("GET", server.url)) as response:
+                    async for _chunk in response.body:
+                        pass
+            assert transport.statistics().busy == 0
+        with anyio.fail_after(2):
+            async with transport.send(Request("GET", server.url)) as response:
+                assert b"".join([chunk async for chunk in response.body]) == b"halfdone"
+
+
+async def test_direct_sends_again_only_what_may_arrive_twice() -> None:
+    """A server that closes upon the second request: PUT is sent again, POST and If-None-Match are not."""
+
+    async def handler(wire: Wire) -> None:
+        await wire.request()
+        await wire.answer(200)
+        if wire.number:
+            return
+        await wire.request()  # seen, and dropped without an answer
+
+    for request_, again in (
+        (("PUT", ()), True),
+        (("GET", ()), True),
+        (("POST", ()), False),
+        (("PUT", (("If-None-Match", "*"),)), False),
+    ):
+        method, headers = request_
+        async with serve(handler) as server, DirectTransport() as transport:
+            request = Request(method, server.url, headers, None if method == "GET" else b"x")
+            async with transport.send(request):
+                pass
+            if again:
+                async with transport.send(request) as response:
+                    assert response.status == 200
+            else:
+                with pytest.raises(TransportError) as caught:
+                    async with transport.send(request):
+                        pass
+                assert caught.value.request_sent
+            assert len(server.requests) == (3 if again else 2)
+
+
+async def test_direct_does_not_send_again_after_a_byte_of_an_answer() -> None:
+    async def handler(wire: Wire) -> None:
+        await wire.request()
+        await wire.answer(200)
+        await wire.request()
+        await wire.stream.send(b"HTTP/1.1 2")
+        await wire.reset()
+
+    async with serve(handler) as server, DirectTransport() as transport:
+        async with transport.send(Request("GET", server.url)):
+            pass
+        with pytest.raises(TransportError):
+            async with transport.send(Request("GET", server.url)):
+                pass
+        assert len(server.requests) == 2
+
+
+async def test_direct_keeps_the_connection_after_a_head() -> None:
+    async def handler(wire: Wire) -> None:
+        while True:
+            await wire.request()
+            await wire.answer(200, length=1000)
+
+    async with serve(handler) as server, DirectTransport() as transport:
+        for _ in range(3):
+            async with transport.send(Request("HEAD", server.url)) as response:
+                assert response.header("content-length") == "1000"
+        assert server.connections == 1
+
+
+async def test_direct_goes_on_after_an_interim_answer() -> None:
+    """A 1xx note in the middle of an upload is no answer yet."""
+
+    async def handler(wire: Wire) -> None:
+        await wire.head()
+        await wire.stream.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+        left = 4 * 1024 * 1024
+        while left:
+            left -= len(await wire.stream.receive())
+        await wire.answer(200, body=b"all read")
+
+    async with serve(handler) as server, DirectTransport() as transport:
+        request = Request("PUT", server.url, (), b"x" * 4 * 1024 * 1024)
+        async with transport.send(request) as response:
+            assert b"".join([chunk async for chunk in response.body]) == b"all read"
+
+
+async def test_direct_refuses_a_certificate_that_nobody_vouches_for(
+    tls_server_context: ssl.SSLContext, tls_client_context: ssl.SSLContext
+) -> None:
+    async with serve(ok, ssl_context=tls_server_context) as server:
+        async with DirectTransport() as transport:
+            with pytest.raises(TransportError, match="certificate") as caught:
+                async with transport.send(Request("GET", server.url)):
+                    pass
+            assert not caught.value.is_retryable
+            assert not caught.value.request_sent
+        async with DirectTransport(ssl_context=tls_client_context) as transport:
+            for _ in range(2):
+                async with transport.send(Request("GET", server.url)) as response:
+                    assert b"".join([chunk async for chunk in response.body]) == b"ok"
+            assert transport.statistics().opened == 1
+
+
+async def test_direct_gives_an_early_answer_over_tls(
+    tls_server_context: ssl.SSLContext, tls_client_context: ssl.SSLContext
+) -> None:
+    async def handler(wire: Wire) -> None:
+        await wire.head()
+        await wire.answer(413, [("Connection", "close")], b"too large")
+        await anyio.sleep(0.05)
+
+    async with (
+        serve(handler, ssl_context=tls_server_context) as server,
+        DirectTransport(ssl_context=tls_client_context) as transport,
+        transport.send(Request("PUT", server.url, (), b"x" * 16 * 1024 * 1024)) as response,
+    ):
+        assert response.status == 413
+        assert b"".join([chunk async for chunk in response.body]) == b"too large"
+
+
+async def test_direct_must_be_entered() -> None:
+    transport = DirectTransport()
+    with pytest.raises(RuntimeError, match="Enter the DirectTransport first"):
+        transport.send(Request("GET", "http://127.0.0.1:1/"))
+    with pytest.raises(ValueError, match="max_connections"):
+        DirectTransport(max_connections=0)
+    with pytest.raises(ValueError, match="stall_timeout"):
+        DirectTransport(stall_timeout=-1)
