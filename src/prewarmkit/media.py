@@ -75,7 +75,7 @@ def kind_of(key: str) -> MediaKind:
     return KIND_BY_EXTENSION.get(extension, MediaKind.DOCUMENT)
 
 
-def _check_key(_instance: object, _attribute: object, key: object) -> None:
+def _check_key(_instance: object, _attribute: object, key: Any) -> None:
     if not isinstance(key, str):
         raise TypeError(f"A media key is a str, not {type(key).__name__}.")
     if not key:
@@ -97,7 +97,7 @@ def _reasons(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _check_size(_instance: object, _attribute: object, size: object) -> None:
+def _check_size(_instance: object, _attribute: object, size: Any) -> None:
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
         raise ValueError(f"size is a number of bytes or None, not {size!r}.")
 

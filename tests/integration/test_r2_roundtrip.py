@@ -134,9 +134,7 @@ async def test_what_it_writes_boto3_reads(r2: R2Client, witness: S3Client, tmp_p
                 part_size=5 * MIB,
             )
             assert info.size == sizes[key]
-            found = await anyio.to_thread.run_sync(
-                lambda key=key: witness.get_object(Bucket=r2.bucket, Key=key)
-            )
+            found = await seen_by(witness, r2.bucket, key)
             content = await anyio.to_thread.run_sync(found["Body"].read)
             assert len(content) == sizes[key]
             assert content == await r2.get(key)

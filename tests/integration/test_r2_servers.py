@@ -108,9 +108,12 @@ def test_a_child_dies_with_a_parent_that_is_killed(tmp_path: Path, victim: str) 
     """Kill -9 of the parent, which can clean up nothing, ends the child; so does one of the guard (Linux)."""
     if victim == "guard" and sys.platform != "linux":
         pytest.skip("PR_SET_PDEATHSIG is Linux")
+    litter = tmp_path / "litter"
+    litter.mkdir()
+    (litter / "file").touch()
     script = (
         "import sys, time; from pathlib import Path; from prewarmkit.testing.processes import Child\n"
-        f"child = Child({SLEEPER!r}, log=Path({str(tmp_path / 'log')!r}))\n"
+        f"child = Child({SLEEPER!r}, log=Path({str(tmp_path / 'log')!r}), litter=[Path({str(litter)!r})])\n"
         "time.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script])
@@ -121,6 +124,8 @@ def test_a_child_dies_with_a_parent_that_is_killed(tmp_path: Path, victim: str) 
         assert not _is_gone(int(sleeper))
         os.kill(parent.pid if victim == "parent" else int(guard), signal.SIGKILL)
         assert _eventually(lambda: _is_gone(int(sleeper)))
+        if victim == "parent":
+            assert _eventually(lambda: not litter.exists())
     finally:
         parent.kill()
         parent.wait()

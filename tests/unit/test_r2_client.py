@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from prewarmkit.errors import (
 from prewarmkit.r2.retry import AttemptEvent
 from prewarmkit.sources import MediaSource
 from prewarmkit.testing.wire import ScriptedServer, Wire, serve
-from prewarmkit.transports import DirectTransport
+from prewarmkit.transports import DirectTransport, Request, Response
 
 pytestmark = pytest.mark.anyio
 
@@ -210,6 +211,36 @@ async def test_a_body_cut_short_is_a_fault_and_never_just_ends(how: str) -> None
         with pytest.raises(ConnectionFault) as other:  # get reads within its attempts
             await r2.get("k")
         assert other.value.attempts == 3
+
+
+class LaxTransport:
+    """A transport that takes no notice of lengths, as one of a host's may not."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    @asynccontextmanager
+    async def send(
+        self, request: Request, *, deadline_seconds: float | None = None
+    ) -> AsyncGenerator[Response, None]:
+        async def chunks() -> AsyncGenerator[bytes, None]:
+            yield self._body
+
+        async with aclosing(chunks()) as body:
+            yield Response(200, (("content-length", "5"),), body)
+
+
+@pytest.mark.parametrize("body", [b"1234", b"123456"])
+async def test_a_transport_that_counts_nothing_is_counted_after(body: bytes) -> None:
+    r2 = R2Client(
+        endpoint="http://127.0.0.1:1", bucket="media", credentials=CREDENTIALS, transport=LaxTransport(body)
+    )
+    async with r2:
+        with pytest.raises(BodyFault, match="bytes"):
+            await r2.get("k")
+        with pytest.raises(BodyFault, match="of 5 bytes"):
+            async with r2.open("k") as obj:
+                await obj.read()
 
 
 @pytest.mark.parametrize(

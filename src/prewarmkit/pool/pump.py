@@ -283,11 +283,13 @@ class Pump:
 
     async def flush(self) -> bool:
         """Settle all that is left, within seconds and come what may; whether it worked."""
+        wait = 0.1
         with anyio.move_on_after(_FLUSH_SECONDS, shield=True):
             while self._outbox:
                 try:
                     await self.turn(0)
                 except StoreError as error:
-                    logger.error("last turn: %s", error)  # noqa: TRY400 - the message says all
-                    await anyio.sleep(0.2)
+                    logger.error("last turn: %s; next try in %.3g s", error, wait)  # noqa: TRY400 - the message says all
+                    await anyio.sleep(wait)
+                    wait *= 2
         return not self._outbox

@@ -75,9 +75,15 @@ class Database:
         connection, turn = _opened(self._writer, self._write_turn, self.path)
 
         def transact() -> T:
-            with self._errors(), connection:
-                connection.execute("BEGIN IMMEDIATE")
-                return work(connection)
+            with self._errors():
+                try:
+                    return _transaction(connection, work)
+                except sqlite3.OperationalError as error:
+                    if _primary(error) != sqlite3.SQLITE_FULL:
+                        raise
+                # The log of a busy file may be what fills the disk: fold it into the file, try once more.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                return _transaction(connection, work)
 
         return await anyio.to_thread.run_sync(transact, limiter=turn)
 
@@ -167,6 +173,12 @@ def _opened(
     return connection, turn
 
 
+def _transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        return work(connection)
+
+
 def _schema_version(connection: sqlite3.Connection) -> int:
     if not _has_table(connection, "prewarm_migrations"):
         return 0
@@ -205,9 +217,14 @@ def _statements(sql: str) -> Generator[str]:
             statement = ""
 
 
-def _translated(error: sqlite3.Error, path: Path) -> Exception:
+def _primary(error: sqlite3.Error) -> int | None:
+    """SQLite's result code without its extension."""
     code = getattr(error, "sqlite_errorcode", None)
-    primary = None if code is None else code & 0xFF
+    return None if code is None else code & 0xFF
+
+
+def _translated(error: sqlite3.Error, path: Path) -> Exception:
+    primary = _primary(error)
     if primary == sqlite3.SQLITE_FULL:
         return StoreFull(
             f"No room for the database {path}: free space on its disk, or raise max_bytes=. Nothing that it held is lost."
