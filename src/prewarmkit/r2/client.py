@@ -31,7 +31,7 @@ from prewarmkit.r2.link import (
 from prewarmkit.r2.listing import Listing
 from prewarmkit.r2.multipart import check_part_size
 from prewarmkit.r2.naming import base_url, encode_key, endpoint_url
-from prewarmkit.r2.reader import ObjectReader, expected_bytes, headers_of, info_of
+from prewarmkit.r2.reader import ObjectReader, check_whole, expected_bytes, headers_of, info_of
 from prewarmkit.r2.requests import Bucket
 from prewarmkit.r2.responses import CommonPrefix, Page, parse_page
 from prewarmkit.r2.retry import AttemptEvent, RetryPolicy, Timeouts
@@ -196,7 +196,7 @@ class R2Client:
         draft = self._bucket.get(key, byte_range=range, if_match=if_match, if_none_match=if_none_match)
         answer = await self._link.sender.fetch(draft, max_bytes=None)
         self._has_seen_bucket = True
-        expected_bytes(key, answer.status, dict(answer.headers), range)
+        check_whole(key, answer.status, answer.headers, range, answer.body)
         return answer.body
 
     async def head(self, key: str) -> ObjectInfo:

@@ -11,7 +11,7 @@ from prewarmkit.r2.headers import ByteRange
 from prewarmkit.r2.responses import parse_content_range, parse_info
 from prewarmkit.transports.base import Response
 
-__all__ = ["ObjectReader", "expected_bytes", "headers_of", "info_of"]
+__all__ = ["ObjectReader", "check_whole", "expected_bytes", "headers_of", "info_of"]
 
 
 class ObjectReader:
@@ -115,6 +115,23 @@ def expected_bytes(
     if (first, last) != (wanted_first, end):
         raise _wrong_range(key, headers, status)
     return info_of(key, headers, size=total), last - first + 1
+
+
+def check_whole(
+    key: str, status: int, headers: Mapping[str, str], byte_range: ByteRange | None, body: bytes
+) -> None:
+    """Hold a body that was read at once to what `expected_bytes` says.
+
+    Raises:
+        BodyFault: It is another range, or has another length than announced.
+    """
+    _, length = expected_bytes(key, status, headers, byte_range)
+    if len(body) != length:
+        raise BodyFault(
+            f"The body of {key!r} has {len(body)} bytes where {length} were announced: read it again.",
+            status=status,
+            request_id=request_id_of(headers),
+        )
 
 
 def _wrong_range(key: str, headers: Mapping[str, str], status: int) -> BodyFault:

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import anyio
 import anyio.to_thread
@@ -52,6 +52,12 @@ class DirectorySource:
 
     def __repr__(self) -> str:
         return f"DirectorySource({os.fspath(self._root)!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """There is nothing to close; a source may be entered like every other component."""
 
     def open(self, key: str) -> AbstractAsyncContextManager[DirectoryReader]:
         """Open a file for one streaming read.

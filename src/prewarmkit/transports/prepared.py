@@ -61,7 +61,7 @@ class Prepared:
 
     method: str
     origin: Origin
-    target: str = field(repr=lambda target: repr(target.partition("?")[0]))
+    target: str = field(repr=False)  # a path may hold a bot's token, a query a signature
     headers: list[tuple[bytes, bytes]] = field(repr=False)
     body: bytes | AsyncIterable[bytes] | None = field(repr=False)
     content_length: int | None

@@ -231,16 +231,17 @@ class TargetContract:
     @pytest.mark.parametrize(
         ("error", "failure"),
         [
-            (AccessDenied("wrong key", status=403), TargetDown),
+            (AccessDenied("wrong secret", code="SignatureDoesNotMatch", status=403), TargetDown),
+            (AccessDenied("not this key", code="AccessDenied", status=403), Transient),
             (NotFound("no bucket", code="NoSuchBucket", status=404), TargetDown),
             (TransportError("reset"), Transient),
         ],
-        ids=["access-denied", "no-bucket", "unreachable"],
+        ids=["wrong-secret", "one-key-denied", "no-bucket", "unreachable"],
     )
     async def test_a_source_that_cannot_be_opened_is_the_matching_failure(
         self, target: WarmTarget, source: MemorySource, error: Exception, failure: type[TargetFailure]
     ) -> None:
-        """What is wrong with the source as a whole burns no medium's attempts."""
+        """What is wrong with the source as a whole burns no attempts; one forbidden key holds nobody else."""
         self._skip_unless_it_reads()
         source.open_error = error
         with pytest.raises(failure):

@@ -1,0 +1,269 @@
+"""The demo from beginning to end: the order of the steps, and what each hands to the next.
+
+What a step does is in the room beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+import anyio.to_thread
+from attrs import define, field, frozen
+
+from prewarmkit import PoolSettings, PrewarmKitError, PrewarmPool, R2Client
+from prewarmkit.cli.demo import proof
+from prewarmkit.cli.demo.arguments import Options
+from prewarmkit.cli.demo.crew import Trouble, warm_all
+from prewarmkit.cli.demo.faults import spoiled
+from prewarmkit.cli.demo.figures import Figures, WorkerFigures
+from prewarmkit.cli.demo.library import items_of, upload
+from prewarmkit.cli.demo.place import Place, Stored
+from prewarmkit.cli.demo.screen import Screen
+from prewarmkit.cli.demo.servers import Servers, start_servers
+from prewarmkit.cli.demo.wire import Order, first_of
+from prewarmkit.cli.demo.worker import bot_of, source_of
+from prewarmkit.stores import SqliteStore
+from prewarmkit.stores.lifecycle import State
+from prewarmkit.targets import RateLimits, TelegramTarget
+from prewarmkit.testing.botapi import Upload, read_journal
+
+__all__ = ["Outcome", "Stopped", "run_demo"]
+
+
+class Stopped(PrewarmKitError):
+    """The demo could not go on; the message says what to change.
+
+    Attributes:
+        queued: Media that wait in the table.
+        ready: Media that are done.
+    """
+
+    def __init__(self, message: str, *, queued: int, ready: int) -> None:
+        super().__init__(message)
+        self.queued = queued
+        self.ready = ready
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """What the demo found.
+
+    Attributes:
+        figures: The numbers.
+        problems: One line for each medium that is not as it must be.
+        delivery: The one delivery; ``None``: there was nothing to deliver.
+    """
+
+    figures: Figures
+    problems: list[str]
+    delivery: proof.Delivery | None
+
+
+@define
+class _Demo:
+    options: Options
+    place: Place
+    screen: Screen
+    order: Order
+    bucket: R2Client
+    store: SqliteStore
+    bot: TelegramTarget
+    pool: PrewarmPool
+    workers: WorkerFigures = field(init=False, factory=WorkerFigures)
+    began: float = field(init=False, factory=time.monotonic)
+
+    async def run(self) -> Outcome:
+        """All steps once the servers are up."""
+        stored = await self._upload()
+        uploads_before = await self._journal()
+        await self._enqueue(stored)
+        ready_before = await self._count(State.READY)
+        await self._warm(len(stored))
+        warmed = await self._count(State.READY) - ready_before
+        media = proof.media_of(stored)
+        second = await proof.look_up_all(self.pool, media)
+        uploads = await self._journal()
+        problems = await self._problems(stored, second, uploads)
+        delivery = await self._deliver(second, uploads)
+        figures = self._figures(stored, second, uploads[len(uploads_before) :], warmed)
+        return Outcome(figures=figures, problems=problems, delivery=delivery)
+
+    async def _upload(self) -> list[Stored]:
+        items = await anyio.to_thread.run_sync(items_of, self.place.plan)
+        await self.bucket.create_bucket()
+        done = size = 0
+        with self.screen.bar("uploading", len(items)) as bar:
+
+            def count(more: int) -> None:
+                nonlocal done, size
+                done, size = done + 1, size + more
+                bar.update(done, f"{size / 1e6:,.0f} MB into the bucket")
+
+            stored = await upload(items, self.bucket, self.place, on_stored=count)
+        self.screen.good(f"{done:,} media, {size / 1e6:,.0f} MB, are in the bucket")
+        return stored
+
+    async def _enqueue(self, stored: list[Stored]) -> None:
+        await self.pool.enqueue_many(proof.media_of(stored))
+        waiting = await self._count(State.PENDING, State.WARMING)
+        self.screen.good(f"{waiting:,} are queued in {self.place.database}")
+        if self.options.fault == "unknown-kind":
+            try:
+                await self.pool.enqueue(stored[0].key, kind="hologram")
+            except ValueError as error:
+                raise Trouble(str(error)) from error
+
+    async def _warm(self, total: int) -> None:
+        async def count_done() -> int:
+            return await self._count(State.READY, State.FAILED)
+
+        if await count_done() == total:
+            self.screen.good("all of them are ready already: nothing to warm")
+            return
+        with self.screen.bar("warming", total) as bar:
+            await warm_all(
+                self.order, self.place, self.screen, self.workers, bar, count_done=count_done
+            )
+            bar.update(await count_done())
+
+    async def _problems(
+        self, stored: list[Stored], second: proof.SecondPass, uploads: list[Upload]
+    ) -> list[str]:
+        wrong = proof.wrong(stored, second.handles, uploads)
+        reasons = await proof.wrong_of(self.store) if wrong else {}
+        problems = [f"{key!r} {reasons.get(key, what)}" for key, what in wrong.items()]
+        if second.hits != len(stored) and not problems:
+            problems.append(f"{len(stored) - second.hits} look-ups of ready media were no cache hits")
+        return problems
+
+    async def _deliver(self, second: proof.SecondPass, uploads: list[Upload]) -> proof.Delivery | None:
+        if not second.handles:
+            return None
+        delivery = await proof.deliver(self.bot, next(iter(second.handles.values())))
+        proof.check_delivery(uploads, await self._journal())
+        return delivery
+
+    def _figures(
+        self, stored: list[Stored], second: proof.SecondPass, new: list[Upload], warmed: int
+    ) -> Figures:
+        workers = self.workers
+        return Figures(
+            media=len(stored),
+            media_bytes=sum(each.size for each in stored),
+            warmed=warmed,
+            uploaded_bytes=sum(upload.size for upload in new),
+            repeated=len(new) - len({upload.file_id for upload in new}),
+            warming_seconds=workers.seconds,
+            warming=proof.Spans.of(workers.warms),
+            queue_wait=proof.Spans.of(workers.waits),
+            lookup=second.lookup,
+            lookup_hits=second.hits,
+            succeeded=workers.total("succeeded"),
+            failed=workers.total("failed"),
+            retried=workers.total("retried"),
+            signing_hits=workers.total("signing_hits"),
+            signing_misses=workers.total("signing_misses"),
+            peak_memory_bytes=workers.peak_memory_bytes,
+            workers=len(workers.lives),
+            kills=workers.kills,
+            total_seconds=time.monotonic() - self.began,
+        )
+
+    async def _count(self, *states: State) -> int:
+        counts = await self.pool.counts()
+        return sum(rows for (_, _, state), rows in counts.items() if state in states)
+
+    async def _journal(self) -> list[Upload]:
+        return await anyio.to_thread.run_sync(read_journal, self.place.journal)
+
+    async def stopped(self, error: BaseException) -> Stopped:
+        """The error, and what it left untouched."""
+        queued = await self._count(State.PENDING, State.WARMING)
+        return Stopped(said_of(error), queued=queued, ready=await self._count(State.READY))
+
+
+async def run_demo(options: Options, place: Place, screen: Screen) -> Outcome:
+    """Run the demo in a folder of its own.
+
+    Raises:
+        Stopped: It could not go on; nothing that was queued is lost.
+        PrewarmKitError: It could not even begin.
+    """
+    began = time.monotonic()
+    screen.say("starting an S3 server and a Bot API server on this machine …")
+    async with start_servers(place) as servers:
+        screen.good(
+            f"{servers.s3_name} at {servers.endpoint}, Bot API server at {servers.api_base} "
+            f"({time.monotonic() - began:.1f} s)"
+        )
+        screen.say(pace_of(options))
+        async with _opened(options, place, screen, servers) as demo:
+            demo.began = began
+            return await _watched(demo, servers)
+
+
+async def _watched(demo: _Demo, servers: Servers) -> Outcome:
+    """Run it, and stop it if a server ends."""
+    outcome: Outcome | None = None
+    failure: BaseException | None = None
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(servers.watch)
+            outcome = await demo.run()
+            group.cancel_scope.cancel()
+    except* (PrewarmKitError, OSError) as errors:
+        failure = first_of(errors)
+    if failure is not None:
+        raise await demo.stopped(failure) from failure
+    assert outcome is not None
+    return outcome
+
+
+@asynccontextmanager
+async def _opened(
+    options: Options, place: Place, screen: Screen, servers: Servers
+) -> AsyncGenerator[_Demo]:
+    """Connect to everything, as a host would; the pool here queues and looks up, and warms nothing."""
+    order = Order(
+        endpoint=servers.endpoint,
+        access_key_id=servers.credentials.access_key_id,
+        secret_access_key=servers.credentials.secret_access_key,
+        api_base=servers.api_base,
+        token=servers.token,
+        chats=options.chats,
+        has_budget=options.has_budget,
+        concurrency=options.concurrency,
+        database=str(place.database),
+    )
+    async with AsyncExitStack() as stack:
+        bucket = await stack.enter_async_context(source_of(order))
+        store = await stack.enter_async_context(SqliteStore(place.database))
+        bot = await stack.enter_async_context(bot_of(order))
+        settings = PoolSettings(autostart=False)
+        pool = await stack.enter_async_context(PrewarmPool(bucket, bot, store, settings=settings))
+        yield _Demo(options, place, screen, spoiled(order, options.fault), bucket, store, bot, pool)
+
+
+def pace_of(options: Options) -> str:
+    """The budget, in words."""
+    if not options.has_budget:
+        return "budget: none, so as fast as this machine goes (Telegram would not take it)"
+    limits = RateLimits()
+    each = min(limits.chat_per_second * 60, limits.private_per_minute)
+    bot = (limits.bot_per_second - limits.reserve_per_second) * 60
+    chats = f"{options.chats} private warmup chat{'' if options.chats == 1 else 's'}"
+    return (
+        f"budget: {chats}, {each} media a minute each; the bot {bot:,} a minute, "
+        f"so {min(bot, each * options.chats):,} a minute at most"
+    )
+
+
+def said_of(error: BaseException) -> str:
+    """An error in one line for the operator."""
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{where}: free some space or choose another place, then run it again."
+    return str(error)

@@ -1,0 +1,50 @@
+"""Reads the command line and picks the command. Knows no command's inside."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from prewarmkit.cli.demo import arguments as demo
+
+__all__ = ["main"]
+
+_DESCRIPTION = "Warm media ahead of demand: stream from Cloudflare R2, push to Telegram, keep the reusable handle."
+_INTERRUPTED = 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m prewarmkit",
+        description=_DESCRIPTION,
+        epilog="Each command explains itself: python -m prewarmkit demo --help",
+    )
+    parser.add_argument("--version", action="version", version=f"prewarmkit {version('prewarmkit')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    demo.add_to(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: What follows ``python -m prewarmkit``; ``None``: the process's own.
+
+    Returns:
+        0: done. 1: it failed, and said why. 130: Ctrl-C. What cannot be read as a command
+        ends the process with 2, as argparse does.
+    """
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if not hasattr(parsed, "run"):
+        parser.print_help(sys.stderr)
+        return 2
+    try:
+        return int(parsed.run(parsed))
+    except KeyboardInterrupt:
+        # Before or after the command's own handling of signals: nothing is running.
+        print("Interrupted.", file=sys.stderr)
+        return _INTERRUPTED
