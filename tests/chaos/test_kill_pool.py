@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +39,21 @@ def start(script: Path, *arguments: object) -> subprocess.Popen[bytes]:
 def finish(process: subprocess.Popen[bytes]) -> None:
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, b"done\n")
+
+
+def stop_between_transactions(process: subprocess.Popen[bytes], database: Path) -> None:
+    """Stop a process while it holds no lock: with SQLite one that is stopped inside a transaction stops all."""
+    for _ in range(100):
+        os.kill(process.pid, signal.SIGSTOP)
+        with contextlib.closing(sqlite3.connect(database, timeout=0.05, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                os.kill(process.pid, signal.SIGCONT)
+                continue
+            connection.execute("ROLLBACK")
+            return
+    pytest.fail("the process was never met outside a transaction")
 
 
 async def kill_and_go_on(script: Path, folder: Path, *, media: int, kills: int, processes: int) -> None:
@@ -100,7 +117,7 @@ async def test_a_stopped_process_comes_back_to_a_lost_lease(worker_script: Path,
         await store.enqueue([job(str(n)) for n in range(400)])
         sleeper = start(worker_script, database, log, "-", 1000)
         await anyio.sleep(0.15)
-        os.kill(sleeper.pid, signal.SIGSTOP)
+        stop_between_transactions(sleeper, database)
         try:
             finish(start(worker_script, database, log, "-", 1000))
             before = {row.id: row.handle for row in await store.list(State.READY, limit=1000)}

@@ -11,7 +11,9 @@ from prewarmkit.cli.demo import arguments as demo
 
 __all__ = ["main"]
 
-_DESCRIPTION = "Warm media ahead of demand: stream from Cloudflare R2, push to Telegram, keep the reusable handle."
+_DESCRIPTION = (
+    "Warm media ahead of demand: stream from Cloudflare R2, push to Telegram, keep the reusable handle."
+)
 _INTERRUPTED = 130
 
 

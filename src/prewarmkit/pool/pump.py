@@ -75,7 +75,9 @@ class Pump:
 
     def __attrs_post_init__(self) -> None:
         # Room for every lease ahead and the few that somebody waits for; `_room` keeps to it.
-        self.ring = RingQueue(self.core.settings.max_queue + 64, lanes=_LANES, key=lambda place: place[0].id)
+        # Nobody is overtaken for long: the store's ageing orders the rows, the lanes only what is ahead.
+        size = self.core.settings.max_queue + 64
+        self.ring = RingQueue(size, lanes=_LANES, key=lambda place: place[0].id, max_skips=size)
 
     # ── turns ────────────────────────────────────────────────────────────────
 

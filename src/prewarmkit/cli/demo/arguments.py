@@ -110,17 +110,25 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     how = parser.add_argument_group("how")
     how.add_argument(
-        "--chats", type=_number(1, 1000), default=_DEFAULT_CHATS, metavar="N",
+        "--chats",
+        type=_number(1, 1000),
+        default=_DEFAULT_CHATS,
+        metavar="N",
         help="private warmup chats; each takes one message a second (default %(default)s)",
     )
     how.add_argument("--no-budget", action="store_true", help="keep to none of Telegram's limits")
     how.add_argument(
-        "--concurrency", type=_number(1, 500), default=_DEFAULT_CONCURRENCY, metavar="N",
+        "--concurrency",
+        type=_number(1, 500),
+        default=_DEFAULT_CONCURRENCY,
+        metavar="N",
         help="media that are warmed at once (default %(default)s)",
     )
     how.add_argument("--store", type=_store, default="sqlite", metavar="sqlite", help="where the table lives")
     how.add_argument(
-        "--data", type=_path, metavar="DIRECTORY",
+        "--data",
+        type=_path,
+        metavar="DIRECTORY",
         help="keep everything there and go on from it; without it a temporary folder is used and removed",
     )
     how.add_argument("--fault", choices=FAULTS, metavar="FAULT", help="break something on purpose, see below")
@@ -183,7 +191,9 @@ def _directory(text: str) -> Path:
 
 def _store(text: str) -> str:
     if text == "postgres":
-        raise argparse.ArgumentTypeError("postgres comes with PostgresStore, which is not there yet: use sqlite")
+        raise argparse.ArgumentTypeError(
+            "postgres comes with PostgresStore, which is not there yet: use sqlite"
+        )
     if text != "sqlite":
         raise argparse.ArgumentTypeError(f"there is no store {text!r}: use sqlite")
     return text

@@ -95,6 +95,7 @@ class WorkerFigures:
     lives: list[Report] = field(factory=list[Report])
     kills: int = 0
     waits: list[float] = field(factory=list[float])
+    moves: list[float] = field(factory=list[float])
     warms: list[float] = field(factory=list[float])
 
     def begin(self) -> None:
@@ -105,6 +106,7 @@ class WorkerFigures:
         """The worker of now reports."""
         self.lives[-1] = report
         self.waits.extend(report.waits)
+        self.moves.extend(report.moves)
         self.warms.extend(report.warms)
 
     def total(self, counter: str) -> int:
@@ -136,7 +138,8 @@ class Figures:
         uploaded_bytes: What the Bot API server got from this run.
         repeated: Uploads that were made again after a kill.
         warming_seconds: From the first medium begun to the last one ready; ``None``: none was warmed.
-        warming: Spans of warming.
+        warming: Spans of warming, the wait for the budget included.
+        moving: Spans that the bytes were on their way, from the bucket to the answer of the Bot API server.
         queue_wait: Spans from due to begun.
         lookup: Spans of looking a ready medium up.
         lookup_hits: Look-ups that found a good handle.
@@ -158,6 +161,7 @@ class Figures:
     repeated: int
     warming_seconds: float | None
     warming: Spans
+    moving: Spans
     queue_wait: Spans
     lookup: Spans
     lookup_hits: int
@@ -208,6 +212,7 @@ class Figures:
                 "retried": self.retried,
                 **self.warming.to_json(),
             },
+            "moving": self.moving.to_json(),
             "queue_wait": self.queue_wait.to_json(),
             "lookup": {
                 **self.lookup.to_json(),

@@ -96,7 +96,9 @@ class Place:
 
     def last_words(self) -> str:
         """The last line of the log: why a process ended that should not have."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n") if self.log.exists() else []
+        lines = (
+            self.log.read_text(encoding="utf-8", errors="replace").split("\n") if self.log.exists() else []
+        )
         said = [line.strip() for line in lines if line.strip()]
         return said[-1] if said else "it said nothing"
 
@@ -137,9 +139,7 @@ def open_place(options: Options) -> Generator[Place]:
     path = options.data
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (path / _PLAN).exists() and any(each.name != _LOCK for each in path.iterdir()):
-        raise ConfigurationError(
-            f"{path} is not empty and holds no demo: choose a new directory for --data."
-        )
+        raise ConfigurationError(f"{path} is not empty and holds no demo: choose a new directory for --data.")
     with _locked(path):
         yield Place(path, False, _plan_of(path, options))  # noqa: FBT003 - as above
 

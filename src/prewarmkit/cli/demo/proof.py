@@ -13,12 +13,20 @@ from attrs import frozen
 from prewarmkit import Handle, Media, PrewarmKitError, PrewarmPool
 from prewarmkit.cli.demo.figures import Spans
 from prewarmkit.cli.demo.place import Stored
-from prewarmkit.stores import SqliteStore
-from prewarmkit.stores.lifecycle import State
+from prewarmkit.stores import SqliteStore, State
 from prewarmkit.targets import TelegramTarget
 from prewarmkit.testing.botapi import Upload
 
-__all__ = ["Delivery", "SecondPass", "deliver", "look_up_all", "media_of", "wrong", "wrong_of"]
+__all__ = [
+    "Delivery",
+    "SecondPass",
+    "check_delivery",
+    "deliver",
+    "look_up_all",
+    "media_of",
+    "wrong",
+    "wrong_of",
+]
 
 _PAGE = 500
 _USERS_CHAT = 42
@@ -70,9 +78,7 @@ async def look_up_all(pool: PrewarmPool, media: Sequence[Media]) -> SecondPass:
         spans.append(time.perf_counter() - began)
         if handle is not None:
             handles[medium.key] = handle
-    return SecondPass(
-        handles=handles, lookup=Spans.of(spans), hits=pool.stats().cache_hits - hits_before
-    )
+    return SecondPass(handles=handles, lookup=Spans.of(spans), hits=pool.stats().cache_hits - hits_before)
 
 
 async def deliver(bot: TelegramTarget, handle: Handle) -> Delivery:
@@ -81,7 +87,9 @@ async def deliver(bot: TelegramTarget, handle: Handle) -> Delivery:
     return Delivery(key=handle.key, chat_id=sent.chat_id, message_id=sent.message_id)
 
 
-def wrong(stored: Sequence[Stored], handles: Mapping[str, Handle], uploads: Sequence[Upload]) -> dict[str, str]:
+def wrong(
+    stored: Sequence[Stored], handles: Mapping[str, Handle], uploads: Sequence[Upload]
+) -> dict[str, str]:
     """What is wrong with each medium, by key; nothing for those that are as they must be.
 
     A medium is right if its handle stands for an upload whose bytes, as the Bot API server hashed

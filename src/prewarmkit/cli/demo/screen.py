@@ -79,7 +79,9 @@ class Screen:
             console=self.console,
         )
         with progress:
-            yield Bar(self, what, total, progress, progress.add_task(what.ljust(_NAME_WIDTH), total=total, note=""))
+            yield Bar(
+                self, what, total, progress, progress.add_task(what.ljust(_NAME_WIDTH), total=total, note="")
+            )
 
 
 class _Counted(TextColumn):

@@ -5,6 +5,7 @@ What a step does is in the room beside it.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,14 +20,13 @@ from prewarmkit.cli.demo.arguments import Options
 from prewarmkit.cli.demo.crew import Trouble, warm_all
 from prewarmkit.cli.demo.faults import spoiled
 from prewarmkit.cli.demo.figures import Figures, WorkerFigures
-from prewarmkit.cli.demo.library import items_of, upload
+from prewarmkit.cli.demo.library import Item, items_of, upload
 from prewarmkit.cli.demo.place import Place, Stored
 from prewarmkit.cli.demo.screen import Screen
 from prewarmkit.cli.demo.servers import Servers, start_servers
 from prewarmkit.cli.demo.wire import Order, first_of
-from prewarmkit.cli.demo.worker import bot_of, source_of
-from prewarmkit.stores import SqliteStore
-from prewarmkit.stores.lifecycle import State
+from prewarmkit.cli.demo.worker import bot_of, bucket_of
+from prewarmkit.stores import SqliteStore, State
 from prewarmkit.targets import RateLimits, TelegramTarget
 from prewarmkit.testing.botapi import Upload, read_journal
 
@@ -67,6 +67,7 @@ class _Demo:
     options: Options
     place: Place
     screen: Screen
+    items: list[Item]
     order: Order
     bucket: R2Client
     store: SqliteStore
@@ -92,7 +93,7 @@ class _Demo:
         return Outcome(figures=figures, problems=problems, delivery=delivery)
 
     async def _upload(self) -> list[Stored]:
-        items = await anyio.to_thread.run_sync(items_of, self.place.plan)
+        items = self.items
         await self.bucket.create_bucket()
         done = size = 0
         with self.screen.bar("uploading", len(items)) as bar:
@@ -107,7 +108,8 @@ class _Demo:
         return stored
 
     async def _enqueue(self, stored: list[Stored]) -> None:
-        await self.pool.enqueue_many(proof.media_of(stored))
+        # What an earlier run gave up on goes again.
+        await self.pool.enqueue_many(proof.media_of(stored), retry_failed=True)
         waiting = await self._count(State.PENDING, State.WARMING)
         self.screen.good(f"{waiting:,} are queued in {self.place.database}")
         if self.options.fault == "unknown-kind":
@@ -121,12 +123,10 @@ class _Demo:
             return await self._count(State.READY, State.FAILED)
 
         if await count_done() == total:
-            self.screen.good("all of them are ready already: nothing to warm")
+            self.screen.good("nothing is left to warm")
             return
         with self.screen.bar("warming", total) as bar:
-            await warm_all(
-                self.order, self.place, self.screen, self.workers, bar, count_done=count_done
-            )
+            await warm_all(self.order, self.place, self.screen, self.workers, bar, count_done=count_done)
             bar.update(await count_done())
 
     async def _problems(
@@ -158,6 +158,7 @@ class _Demo:
             repeated=len(new) - len({upload.file_id for upload in new}),
             warming_seconds=workers.seconds,
             warming=proof.Spans.of(workers.warms),
+            moving=proof.Spans.of(workers.moves),
             queue_wait=proof.Spans.of(workers.waits),
             lookup=second.lookup,
             lookup_hits=second.hits,
@@ -193,6 +194,7 @@ async def run_demo(options: Options, place: Place, screen: Screen) -> Outcome:
         PrewarmKitError: It could not even begin.
     """
     began = time.monotonic()
+    items = await anyio.to_thread.run_sync(items_of, place.plan)
     screen.say("starting an S3 server and a Bot API server on this machine …")
     async with start_servers(place) as servers:
         screen.good(
@@ -200,7 +202,7 @@ async def run_demo(options: Options, place: Place, screen: Screen) -> Outcome:
             f"({time.monotonic() - began:.1f} s)"
         )
         screen.say(pace_of(options))
-        async with _opened(options, place, screen, servers) as demo:
+        async with _opened(options, place, screen, items, servers) as demo:
             demo.began = began
             return await _watched(demo, servers)
 
@@ -224,7 +226,7 @@ async def _watched(demo: _Demo, servers: Servers) -> Outcome:
 
 @asynccontextmanager
 async def _opened(
-    options: Options, place: Place, screen: Screen, servers: Servers
+    options: Options, place: Place, screen: Screen, items: list[Item], servers: Servers
 ) -> AsyncGenerator[_Demo]:
     """Connect to everything, as a host would; the pool here queues and looks up, and warms nothing."""
     order = Order(
@@ -239,12 +241,13 @@ async def _opened(
         database=str(place.database),
     )
     async with AsyncExitStack() as stack:
-        bucket = await stack.enter_async_context(source_of(order))
+        bucket = await stack.enter_async_context(bucket_of(order))
         store = await stack.enter_async_context(SqliteStore(place.database))
         bot = await stack.enter_async_context(bot_of(order))
         settings = PoolSettings(autostart=False)
         pool = await stack.enter_async_context(PrewarmPool(bucket, bot, store, settings=settings))
-        yield _Demo(options, place, screen, spoiled(order, options.fault), bucket, store, bot, pool)
+        order = spoiled(order, options.fault)
+        yield _Demo(options, place, screen, items, order, bucket, store, bot, pool)
 
 
 def pace_of(options: Options) -> str:
@@ -256,8 +259,8 @@ def pace_of(options: Options) -> str:
     bot = (limits.bot_per_second - limits.reserve_per_second) * 60
     chats = f"{options.chats} private warmup chat{'' if options.chats == 1 else 's'}"
     return (
-        f"budget: {chats}, {each} media a minute each; the bot {bot:,} a minute, "
-        f"so {min(bot, each * options.chats):,} a minute at most"
+        f"budget: {chats} at {each} media a minute each, the bot at {bot:,}: "
+        f"{min(bot, each * options.chats):,} a minute in the long run (--no-budget: no limits)"
     )
 
 
@@ -265,5 +268,8 @@ def said_of(error: BaseException) -> str:
     """An error in one line for the operator."""
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror or error}{where}: free some space or choose another place, then run it again."
+        to_do = (
+            "free some space" if error.errno == errno.ENOSPC else "choose what this user can read and write"
+        )
+        return f"{error.strerror or error}{where}: {to_do}, then run it again."
     return str(error)

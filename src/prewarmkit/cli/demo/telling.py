@@ -58,10 +58,11 @@ class Telling:
         told: dict[str, Any] = {"ok": False, "error": message}
         if isinstance(error, Stopped):
             told |= {"queued": error.queued, "ready": error.ready}
-            self.screen.say(
-                f"  Nothing is lost: {error.queued:,} media stay queued"
-                + (f", and {error.ready:,} are ready." if error.ready else ".")
-            )
+            if error.queued:
+                self.screen.say(
+                    f"  Nothing that was queued is lost: {error.queued:,} media stay queued"
+                    + (f", {error.ready:,} are ready." if error.ready else ".")
+                )
         self._print_json(told)
         return 1
 

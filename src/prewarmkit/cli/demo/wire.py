@@ -70,6 +70,7 @@ class Report:
         signing_misses: Requests for which the key was derived.
         peak_memory_bytes: The most memory it ever had; ``None``: this system does not tell.
         waits: Seconds from due to begun, of each medium begun since the last report.
+        moves: Seconds that the bytes of a medium were on their way, as far as it is known by now.
         warms: Seconds from begun to warm, of each medium ready since the last report.
         began_at: When the first medium was begun, POSIX time; ``None``: none was.
         ready_at: When the last medium was ready; ``None``: none was.
@@ -86,6 +87,7 @@ class Report:
     signing_misses: int = 0
     peak_memory_bytes: int | None = None
     waits: list[float] = field(factory=list[float])
+    moves: list[float] = field(factory=list[float])
     warms: list[float] = field(factory=list[float])
     began_at: float | None = None
     ready_at: float | None = None

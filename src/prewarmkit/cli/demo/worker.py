@@ -21,12 +21,13 @@ import anyio.lowlevel
 from attrs import define, field
 
 from prewarmkit import Credentials, PoolSettings, PrewarmKitError, PrewarmPool, R2Client
+from prewarmkit.cli.demo.timed import TimedSource
 from prewarmkit.cli.demo.wire import Order, Report, first_of
 from prewarmkit.pool.events import MediaReady, MediaStarted, StoreTrouble, TargetPaused
 from prewarmkit.stores import SqliteStore
 from prewarmkit.targets import RateLimits, TelegramTarget
 
-__all__ = ["bot_of", "main", "source_of"]
+__all__ = ["bot_of", "main", "bucket_of"]
 
 LEASE_SECONDS = 5.0
 """How long the media of a killed worker wait for the next one; the library's default is a minute."""
@@ -41,7 +42,7 @@ _REPORT_SECONDS = 0.2
 _LAST_SECONDS = 5.0
 
 
-def source_of(order: Order) -> R2Client:
+def bucket_of(order: Order) -> R2Client:
     """The bucket of an order."""
     credentials = Credentials(order.access_key_id, order.secret_access_key)
     return R2Client(bucket=order.bucket, endpoint=order.endpoint, credentials=credentials)
@@ -89,10 +90,14 @@ class _Diary:
         self.trouble = self.trouble or trouble
         self.is_over.set()
 
-    def report(self, pool: PrewarmPool, source: R2Client, *, is_done: bool = False) -> Report:
+    def report(
+        self, pool: PrewarmPool, bucket: R2Client, timed: TimedSource, *, is_done: bool = False
+    ) -> Report:
         """The figures now."""
-        waits, self.waits, warms, self.warms = self.waits, [], self.warms, []
-        figures, keys = pool.stats(), source.signer.cache_info()
+        waits, self.waits = self.waits, []
+        moves, timed.moves = timed.moves, []
+        warms, self.warms = self.warms, []
+        figures, keys = pool.stats(), bucket.signer.cache_info()
         return Report(
             pending=figures.pending + figures.queue_size,
             active=figures.active_workers,
@@ -103,6 +108,7 @@ class _Diary:
             signing_misses=keys.misses,
             peak_memory_bytes=_peak_memory_bytes(),
             waits=waits,
+            moves=moves,
             warms=warms,
             began_at=self.began_at,
             ready_at=self.ready_at,
@@ -115,16 +121,16 @@ async def _work(order: Order) -> None:
     diary = _Diary()
     settings = PoolSettings(concurrency=order.concurrency, **_SETTINGS)
     async with (
-        source_of(order) as source,
+        bucket_of(order) as bucket,
         SqliteStore(order.database, max_bytes=order.max_bytes) as store,
         bot_of(order) as bot,
-        PrewarmPool(source, bot, store, settings=settings, on_event=diary.note) as pool,
+        PrewarmPool(timed := TimedSource(bucket), bot, store, settings=settings, on_event=diary.note) as pool,
     ):
 
         async def report_now_and_then() -> None:
             while True:
                 await anyio.sleep(_REPORT_SECONDS)
-                _say(diary.report(pool, source))
+                _say(diary.report(pool, bucket, timed))
 
         async def wait_for_the_last_medium() -> None:
             await pool.join()
@@ -136,7 +142,7 @@ async def _work(order: Order) -> None:
             await diary.is_over.wait()
             group.cancel_scope.cancel()
         # The last word comes before the farewell: with a full disk the pool takes its time to go.
-        _say(diary.report(pool, source, is_done=diary.trouble is None))
+        _say(diary.report(pool, bucket, timed, is_done=diary.trouble is None))
         if diary.trouble is not None:
             await pool.stop(drain=False)
 
