@@ -80,12 +80,25 @@ def _check_key(_instance: object, _attribute: object, key: Any) -> None:
         raise TypeError(f"A media key is a str, not {type(key).__name__}.")
     if not key:
         raise ValueError("A media key must not be empty.")
+    _check_text("A media key", key)
+
+
+def _check_fact(_instance: object, attribute: Any, fact: Any) -> None:
+    if fact is None:
+        return
+    if not isinstance(fact, str):
+        raise TypeError(f"{attribute.name} is a str or None, not {type(fact).__name__}.")
+    _check_text(attribute.name, fact)
+
+
+def _check_text(what: str, text: str) -> None:
+    """Text that every store can keep."""
     try:
-        encoded = key.encode()
+        encoded = text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"A media key must be valid Unicode; {key!a} has a lone surrogate.") from None
+        raise ValueError(f"{what} must be valid Unicode; {text!a} has a lone surrogate.") from None
     if b"\0" in encoded:
-        raise ValueError(f"A media key must not have a NUL character: {key!a}.")
+        raise ValueError(f"{what} must not have a NUL character: {text!a}.")
 
 
 def _kind(kind: MediaKind | str | None) -> MediaKind:
@@ -93,12 +106,20 @@ def _kind(kind: MediaKind | str | None) -> MediaKind:
     return cast("MediaKind", None) if kind is None else MediaKind.parse(kind)
 
 
+def _parsed(kind: MediaKind | str) -> MediaKind:
+    return MediaKind.parse(kind)
+
+
+def _kind_or_none(kind: MediaKind | str | None) -> MediaKind | None:
+    return None if kind is None else MediaKind.parse(kind)
+
+
 def _reasons(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(values)
 
 
 def _check_size(_instance: object, _attribute: object, size: Any) -> None:
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 2**63):
         raise ValueError(f"size is a number of bytes or None, not {size!r}.")
 
 
@@ -119,17 +140,17 @@ class Media:
     key: str = field(validator=_check_key)
     kind: MediaKind = field(default=None, converter=_kind)
     size: int | None = field(default=None, kw_only=True, validator=_check_size)
-    etag: str | None = field(default=None, kw_only=True)
-    sha256: str | None = field(default=None, kw_only=True)
-    content_type: str | None = field(default=None, kw_only=True)
-    filename: str | None = field(default=None, kw_only=True)
+    etag: str | None = field(default=None, kw_only=True, validator=_check_fact)
+    sha256: str | None = field(default=None, kw_only=True, validator=_check_fact)
+    content_type: str | None = field(default=None, kw_only=True, validator=_check_fact)
+    filename: str | None = field(default=None, kw_only=True, validator=_check_fact)
 
     def __attrs_post_init__(self) -> None:
         if cast("MediaKind | None", self.kind) is None:
             object.__setattr__(self, "kind", kind_of(self.key))
 
 
-@frozen(kw_only=True)
+@frozen
 class ObjectInfo:
     """What a source knows of an object without reading it.
 
@@ -169,11 +190,11 @@ class Warmed:
     """
 
     handle: str
-    kind: MediaKind | None = field(default=None, kw_only=True)
-    unique_id: str | None = field(default=None, kw_only=True)
-    weak: tuple[str, ...] = field(default=(), kw_only=True, converter=_reasons)
-    expires_at: datetime | None = field(default=None, kw_only=True)
-    details: Mapping[str, Any] = field(factory=dict[str, Any], kw_only=True, hash=False)
+    kind: MediaKind | None = field(default=None, converter=_kind_or_none)
+    unique_id: str | None = None
+    weak: tuple[str, ...] = field(default=(), converter=_reasons)
+    expires_at: datetime | None = None
+    details: Mapping[str, Any] = field(factory=dict[str, Any], hash=False)
 
 
 @frozen
@@ -194,24 +215,30 @@ class Handle:
     """
 
     value: str
-    kind: MediaKind
+    kind: MediaKind = field(converter=_parsed)
     target: str
     key: str
-    unique_id: str | None = field(default=None, kw_only=True)
-    weak: tuple[str, ...] = field(default=(), kw_only=True, converter=_reasons)
-    stale: bool = field(default=False, kw_only=True)
-    warmed_at: datetime | None = field(default=None, kw_only=True)
-    expires_at: datetime | None = field(default=None, kw_only=True)
-    details: Mapping[str, Any] = field(factory=dict[str, Any], kw_only=True, hash=False)
+    unique_id: str | None = None
+    weak: tuple[str, ...] = field(default=(), converter=_reasons)
+    stale: bool = False
+    warmed_at: datetime | None = None
+    expires_at: datetime | None = None
+    details: Mapping[str, Any] = field(factory=dict[str, Any], hash=False)
 
 
 def seconds_of(duration: float | timedelta, name: str = "duration") -> float:
     """Seconds from seconds or a ``timedelta``.
 
     Raises:
-        ValueError: It is negative or not a number; the message names it.
+        TypeError: It is neither a number nor a timedelta; the message names it.
+        ValueError: It is negative or NaN.
     """
-    seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+    if isinstance(duration, timedelta):
+        return seconds_of(duration.total_seconds(), name)
+    given: object = duration  # callers are not all typed
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise TypeError(f"{name} is seconds or a timedelta, not {given!r}.")
+    seconds = float(duration)
     if not seconds >= 0:  # also refuses NaN
         raise ValueError(f"{name} must be 0 or more seconds, not {duration!r}.")
     return seconds

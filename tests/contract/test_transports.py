@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
+from anyio.streams.tls import TLSStream
 
 from prewarmkit.errors import ConfigurationError, TransportError
 from prewarmkit.testing.contracts.transport import TransportContract
@@ -271,3 +273,98 @@ async def test_direct_must_be_entered() -> None:
         DirectTransport(max_connections=0)
     with pytest.raises(ValueError, match="stall_timeout"):
         DirectTransport(stall_timeout=-1)
+
+
+@pytest.mark.parametrize("is_client", [True, False])
+async def test_httpx_logs_and_shows_no_path_of_ours(
+    is_client: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Bot API path holds the token, and httpx logs the URL of every request of a client at INFO."""
+    caplog.set_level(logging.DEBUG)
+    seen: list[httpx.Request] = []
+
+    async def hook(request: httpx.Request) -> None:
+        seen.append(request)
+
+    async with (
+        serve(ok) as server,
+        httpx.AsyncClient(event_hooks={"request": [hook]}) as client,
+        httpx.AsyncHTTPTransport() as wire,
+    ):
+        given: object = client if is_client else wire
+        request = Request("GET", f"{server.url}/bot1:SECRET/getMe?sign=SECRET", (("x-token", "SECRET"),))
+        async with HttpxTransport(given).send(request) as response:
+            assert [chunk async for chunk in response.body] == [b"ok"]
+        assert server.requests[0].target == "/bot1:SECRET/getMe?sign=SECRET"
+    assert caplog.text
+    assert "SECRET" not in caplog.text
+    for one in seen:
+        assert one.url.raw_path == b"/bot1:SECRET/getMe?sign=SECRET"
+        assert "SECRET" not in f"{one!r} {one.url!r} {one.url}"
+
+
+async def test_httpx_gives_the_answer_of_a_hosts_mock() -> None:
+    """`httpx.MockTransport` gives answers that were read already, and sees the whole path."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=request.url.raw_path)
+
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client,
+        HttpxTransport(client).send(Request("GET", "http://host/b?c")) as response,
+    ):
+        assert b"".join([chunk async for chunk in response.body]) == b"/b?c"
+
+
+async def read(transport: Transport, request: Request) -> bytes:
+    async with transport.send(request) as response:
+        return b"".join([chunk async for chunk in response.body])
+
+
+@pytest.mark.parametrize(
+    "name", ["direct", "direct, uploading", "direct, half-way", "httpx", "httpx, half-way"]
+)
+async def test_tls_that_breaks_after_its_handshake_is_a_transport_error(
+    name: str, tls_server_context: ssl.SSLContext, tls_client_context: ssl.SSLContext
+) -> None:
+    """An `ssl.SSLError`, such as the alert for a missing client certificate, comes through httpcore as it is."""
+
+    async def break_tls(wire: Wire) -> None:
+        await wire.head()
+        if "half-way" in name:
+            await wire.answer(200, body=b"half", length=1000)
+        stream = wire.stream
+        assert isinstance(stream, TLSStream)
+        await stream.transport_stream.send(b"this is no record of TLS")
+        await anyio.sleep_forever()
+
+    body = bytes(4_000_000) if "uploading" in name else None
+    async with (
+        serve(break_tls, ssl_context=tls_server_context) as server,
+        DirectTransport(ssl_context=tls_client_context, stall_timeout=3) as direct,
+        httpx.AsyncClient(verify=tls_client_context, timeout=3) as client,
+    ):
+        transport: Transport = direct if name.startswith("direct") else HttpxTransport(client)
+        request = Request("PUT" if body else "GET", f"{server.url}/", (), body)
+        with pytest.raises(TransportError) as caught:
+            await read(transport, request)
+        if transport is direct:  # httpx over trio has lost the reason
+            assert "TLS: WRONG_VERSION_NUMBER" in str(caught.value)
+        assert direct.statistics().busy == direct.statistics().idle == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["http://id:SECRET/x@host/", "http://host:SECRET/", "http://host:99999/", "http:///"]
+)
+async def test_a_malformed_authority_is_refused_unseen(url: str) -> None:
+    async with DirectTransport() as transport:
+        with pytest.raises(ValueError, match=r"host or port|65535") as caught:
+            transport.send(Request("GET", url))
+    assert "SECRET" not in f"{caught.value} {caught.value.__context__}".upper()
+
+
+async def test_a_control_character_in_a_header_is_refused_unseen() -> None:
+    async with DirectTransport() as transport:
+        with pytest.raises(ValueError, match="x-token") as caught:
+            transport.send(Request("GET", "http://host/", (("x-token", "SECRET\x0b"),)))
+    assert "SECRET" not in str(caught.value)

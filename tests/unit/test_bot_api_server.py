@@ -269,7 +269,9 @@ def test_a_url_cannot_be_fetched_by_this_server(bot: Client) -> None:
     assert _error(answer) == (400, "Bad Request: failed to get HTTP URL content")
 
 
-def test_a_client_that_leaves_in_the_middle_leaves_no_upload(server: BotApiServer) -> None:
+def test_a_client_that_leaves_in_the_middle_leaves_no_upload(
+    server: BotApiServer, caplog: pytest.LogCaptureFixture
+) -> None:
     with socket.create_connection(("127.0.0.1", httpx.URL(server.url).port or 0)) as connection:
         head = f"POST /bot{server.token}/sendDocument HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
         part = '--b\r\nContent-Disposition: form-data; name="document"; filename="a"\r\n\r\n'
@@ -280,6 +282,8 @@ def test_a_client_that_leaves_in_the_middle_leaves_no_upload(server: BotApiServe
         assert time.monotonic() < end
         time.sleep(0.01)
     assert server.received == []
+    server.stop()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 # ── sizes ────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import logging
 import pickle
 from collections.abc import Callable
@@ -378,3 +379,10 @@ async def test_the_end_is_judged_by_the_servers_clock(
     provider.life = 7200.0
     await signer.refresh()
     assert provider.calls == 2
+
+
+def test_help_shows_nothing_of_the_environment() -> None:
+    """A default of ``os.environ`` would be written out by `help`, `inspect.signature` and every documentation tool."""
+    assert str(inspect.signature(Credentials.from_env)).startswith(
+        "(environ: 'Mapping[str, str] | None' = None)"
+    )

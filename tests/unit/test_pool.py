@@ -890,3 +890,28 @@ def test_stats_are_plain_numbers_before_anything_happened(
     assert stats.queue_wait.p95 is None
     assert (stats.max_concurrency, stats.max_queue, stats.utilization, stats.running) == (5, 500, 0.0, False)
     assert list(itertools.chain(stats.targets)) == ["bot"]
+
+
+async def test_entering_and_leaving_in_different_tasks(
+    source: UnreadSource, target: ScriptedTarget, anyio_backend: str
+) -> None:
+    """asyncio allows it; trio's nurseries do not, and the error says so."""
+    pool = PrewarmPool(source, target)
+    await pool.__aenter__()
+    await pool.warm("a", timeout=2)
+    told: list[BaseException] = []
+
+    async def leave() -> None:
+        try:
+            await pool.__aexit__(None, None, None)
+        except RuntimeError as error:
+            told.append(error)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(leave)
+    if anyio_backend == "asyncio":
+        assert told == []
+    else:
+        assert "left in the task that entered it" in str(told[0])
+        await pool.__aexit__(None, None, None)
+    assert not pool.stats().running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -88,3 +89,11 @@ def test_the_constructor_checks_as_well(wrong: dict[str, Any]) -> None:
     """The message names the field."""
     with pytest.raises(InvalidSetting, match=next(iter(wrong))):
         PoolSettings(**wrong)
+
+
+def test_the_processs_own_environment_is_read_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No argument means os.environ, which help() must not print."""
+    monkeypatch.setenv("MEDIA_PREWARM_CONCURRENCY", "9")
+    monkeypatch.setenv("SOME_SECRET", "hunter2")
+    assert PoolSettings.from_env().concurrency == 9
+    assert "hunter2" not in str(inspect.signature(PoolSettings.from_env))

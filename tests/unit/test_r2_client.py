@@ -707,3 +707,69 @@ async def test_nothing_shows_a_secret() -> None:
             await r2.get("k")
         assert not broken.value.request_sent
         assert "?" not in str(broken.value)
+
+
+async def test_a_connection_that_breaks_inside_an_answer_names_the_request() -> None:
+    """The id of the request is what a support ticket needs, and the head of the answer had it."""
+
+    async def cut(wire: Wire) -> None:
+        await wire.answer(200, [("cf-ray", "RAY-1")], b"half", length=100)
+        raise anyio.EndOfStream
+
+    async with serve(answers(cut)) as server, client(server, retry=RetryPolicy(attempts=1)) as r2:
+        with pytest.raises(ConnectionFault) as caught:
+            await r2.get("k")
+    assert (caught.value.status, caught.value.request_id) == (200, "RAY-1")
+
+
+async def test_what_cannot_be_asked_for_is_refused_when_open_is_called() -> None:
+    r2 = R2Client(endpoint="http://127.0.0.1:1", bucket="media", credentials=CREDENTIALS)
+    with pytest.raises(ValueError, match="if_match"):
+        r2.open("k", if_match="line\nbreak")
+
+
+class TrickleFile(io.RawIOBase):
+    """A file that gives less than it is asked for, as a raw one may."""
+
+    def __init__(self, content: bytes) -> None:
+        self._inner = io.BytesIO(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._inner.tell()
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._inner.seek(offset, whence)
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._inner.read(min(size, 10))
+
+
+class IdlePipe:
+    """A non-blocking pipe between two writes: ``None`` means "nothing yet", not the end."""
+
+    def __init__(self) -> None:
+        self._left: list[bytes | None] = [b"a", None, b"b", b""]
+
+    def read(self, _size: int = -1, /) -> bytes | None:
+        return self._left.pop(0)
+
+
+async def test_a_file_that_gives_little_at_a_time_goes_whole() -> None:
+    content = bytes(range(256)) * 4
+    async with serve(answers(says(200, ETag=f'"{md5(content)}"'))) as server, client(server) as r2:
+        assert (await r2.put("k", TrickleFile(content))).size == 1024
+    assert server.requests[0].body == content
+
+
+@pytest.mark.parametrize("make", [lambda: [b"a", None, b"b"], IdlePipe])
+async def test_none_in_a_body_is_refused_and_not_taken_for_its_end(make: Callable[[], Any]) -> None:
+    async with serve(answers()) as server, client(server) as r2:
+        with pytest.raises(TypeError, match="NoneType"):
+            await r2.put("k", make())
+    assert not server.requests

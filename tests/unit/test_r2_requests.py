@@ -41,13 +41,16 @@ def test_the_endpoint_has_one_spelling(given: dict[str, str], expected: str) -> 
         ({"endpoint": "http://user:pa55@h"}, "endpoint"),
         ({"endpoint": "http://h/?x=1"}, "endpoint"),
         ({"endpoint": "http://h:port"}, "endpoint"),
+        ({"endpoint": "s3://AKID:pa55@bucket"}, "endpoint"),
+        ({"endpoint": "AKID:pa55@h"}, "endpoint"),
+        ({"endpoint": "https://AKID:pa55/w0rd@h"}, "endpoint"),
     ],
 )
 def test_an_endpoint_that_cannot_be_is_refused_by_name(given: dict[str, str], names: str) -> None:
     arguments = {"account_id": None, "jurisdiction": None, "endpoint": None, **given}
     with pytest.raises(ConfigurationError, match=names) as caught:
         endpoint_url(**arguments)
-    assert "pa55" not in str(caught.value)
+    assert "pa55" not in f"{caught.value} {caught.value.__context__}"
 
 
 def test_a_public_base_is_held_to_the_same() -> None:

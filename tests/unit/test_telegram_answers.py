@@ -165,3 +165,19 @@ def test_a_success_is_its_result() -> None:
     answer = parse_answer(200, '{"ok": true, "result": {"message_id": 5}}')
     assert (answer.ok, answer.message, answer.retry_after) == (True, {"message_id": 5}, None)
     assert parse_answer(200, '{"ok": true, "result": true}').message is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        parse_answer(429, '{"ok": false, "parameters": {"retry_after": 1%s}}' % ("0" * 400)),
+        parse_answer(429, '{"ok": false, "description": "retry after %s"}' % ("9" * 5000)),
+        parse_answer(429, "<html>", retry_after="9" * 20),
+    ],
+)
+def test_an_absurd_wait_is_cut_to_what_the_server_can_mean(answer: Answer) -> None:
+    assert answer.retry_after == 14 * 24 * 3600
+
+
+def test_a_wait_of_too_many_digits_is_none() -> None:
+    assert parse_answer(429, "<html>", retry_after="9" * 5000).retry_after is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from prewarmkit.errors import MediaUnfit, TooLarge
@@ -91,3 +93,9 @@ def test_an_empty_medium_is_unfit() -> None:
     """The server answers 400 "file must be non-empty"."""
     with pytest.raises(MediaUnfit, match="empty"):
         check_size(Media("k.png"), 0)
+
+
+@pytest.mark.parametrize("size", [None, -1, 2.0])
+def test_a_source_must_say_how_large_it_is(size: Any) -> None:
+    with pytest.raises(TypeError, match=r"'k\.png'.*size"):
+        check_size(Media("k.png"), size)

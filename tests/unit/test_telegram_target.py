@@ -159,6 +159,29 @@ async def test_a_video_is_sent_for_streaming(transport: FakeTransport, source: M
     assert b"disable_content_type_detection" not in sent.body
 
 
+@pytest.mark.parametrize("is_sent", [True, False])
+async def test_a_source_that_fails_to_close_after_the_upload_does_not_cost_the_handle(
+    source: MemorySource, is_sent: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The message stands in the chat: an error now would send it again. One of the upload itself stays an error."""
+
+    class Source(MemorySource):
+        @asynccontextmanager
+        async def open(self, key: str) -> AsyncGenerator[Any, None]:
+            async with super().open(key) as reader:
+                yield reader
+            raise OSError("the disk went away")
+
+    transport = FakeTransport([success() if is_sent else refusal(500, "Internal Server Error")])
+    warming = target_of(transport).warm(Media("a.pdf"), Source(source.objects))
+    if is_sent:
+        assert (await warming).handle == "F1"
+        assert "OSError" in caplog.text
+    else:
+        with pytest.raises(Transient):
+            await warming
+
+
 @pytest.mark.parametrize("kind", list(MediaKind))
 async def test_each_kind_goes_by_its_own_method(
     transport: FakeTransport, source: MemorySource, kind: MediaKind
@@ -606,6 +629,8 @@ async def test_a_token_that_is_none_is_refused_and_not_repeated(token: Any) -> N
         ({"api_base": "https://x?y=1"}, "api_base"),
         ({"api_base": "https://user:pw@x"}, "api_base"),
         ({"api_base": "https://x:99999"}, "api_base"),
+        ({"api_base": "https://x y"}, "api_base"),
+        ({"api_base": "https://ä.example"}, "api_base"),
     ],
 )
 async def test_what_cannot_work_is_refused_by_name(options: dict[str, Any], named: str) -> None:

@@ -25,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"prewarmkit {version('prewarmkit')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    demo.add_to(commands)
+    demo.add_arguments(commands.add_parser("demo", help="run the main job on real servers on this machine"))
     return parser
 
 

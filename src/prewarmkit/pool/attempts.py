@@ -7,6 +7,7 @@ import logging
 import math
 import random
 from collections.abc import Callable
+from datetime import datetime
 
 import anyio
 from attrs import define, field
@@ -17,6 +18,7 @@ from prewarmkit.pool.core import Core
 from prewarmkit.pool.events import MediaStarted, TargetPaused
 from prewarmkit.pool.state import Pause, Verdict, judge
 from prewarmkit.stores.base import Failed, Lease, MediaId, Released
+from prewarmkit.stores.rules import moment
 
 __all__ = ["Attempts", "Running", "resting_error"]
 
@@ -38,6 +40,7 @@ class Attempts:
 
     core: Core
     running: dict[MediaId, Running] = field(init=False, factory=dict[MediaId, Running])
+    is_cut_off: bool = field(init=False, default=False)
     _weak_tries: dict[MediaId, int] = field(init=False, factory=dict[MediaId, int])
     _dice: Callable[[], float] = field(init=False, factory=lambda: random.Random().random)  # noqa: S311 - jitter
 
@@ -52,6 +55,8 @@ class Attempts:
             The verdict, and the seconds that the target took. ``None`` if the lease was lost meanwhile.
         """
         core, began = self.core, self.core.clock()
+        if self.is_cut_off:
+            return Verdict(Released(lease), "deferred"), 0.0
         if lease.attempt > core.settings.max_attempts:
             reason = f"crash: {core.settings.max_attempts} attempts ended without an outcome"
             return Verdict(Failed(lease, reason), "failed"), 0.0
@@ -117,6 +122,12 @@ class Attempts:
             error = TargetDown(pause.reason.partition(": ")[2] or pause.reason)
             core.flights.land_all(lambda id_: error if id_.target == target else None)
 
+    def cut_off(self) -> None:
+        """End every attempt, those included whose worker has not come to begin; `is_cut_off` ends it."""
+        self.is_cut_off = True
+        for running in self.running.values():
+            running.scope.cancel()
+
     def cancel(self, lease: Lease, *, is_lost: bool) -> None:
         """End an attempt that runs; with ``is_lost`` its outcome is nobody's any more."""
         running = self.running.get(lease.id)
@@ -141,13 +152,17 @@ def _checked(warmed: object) -> Warmed | Exception:
         return TypeError(f"warm() must return a Warmed, not {type(warmed).__name__}")
     if not isinstance(warmed.handle, str) or not (warmed.handle or warmed.weak):
         return TypeError("Warmed.handle must be a str, and empty only beside reasons in Warmed.weak")
-    if warmed.expires_at is not None and warmed.expires_at.tzinfo is None:
+    texts = [warmed.handle, *warmed.weak, *([] if warmed.unique_id is None else [warmed.unique_id])]
+    if not all(isinstance(text, str) and "\0" not in text for text in texts):
+        return TypeError("Warmed's handle, unique_id and weak must be str, without a NUL character")
+    expires = warmed.expires_at
+    if expires is not None and (not isinstance(expires, datetime) or expires.tzinfo is None):
         return TypeError("Warmed.expires_at must be an aware datetime")
     try:
-        text = json.dumps(
-            [warmed.handle, warmed.unique_id, warmed.weak, dict(warmed.details)], ensure_ascii=False
-        )
-        text.encode()
-    except (TypeError, ValueError) as error:
-        return TypeError(f"Warmed must hold JSON values only: {error}")
+        if expires is not None:
+            moment(expires.timestamp())  # the very last ones do not come back as they went in
+        facts = json.dumps([texts, dict(warmed.details)], ensure_ascii=False, allow_nan=False)
+        facts.encode()
+    except (TypeError, ValueError, OverflowError, OSError) as error:
+        return TypeError(f"Warmed must hold JSON values and a date that can be kept: {error}")
     return warmed

@@ -64,12 +64,13 @@ class Background:
             self._task = asyncio.get_running_loop().create_task(self._run(main, self._done))
 
     async def wait(self) -> None:
-        """Wait until the task has ended."""
-        if self._done is not None:
-            await self._done.wait()
-        if self._task is not None:
+        """Wait until the task that runs now has ended; not for one that is started after it."""
+        done, task = self._done, self._task
+        if done is not None:
+            await done.wait()
+        if task is not None:
             with anyio.CancelScope(shield=True), suppress(asyncio.CancelledError):
-                await self._task
+                await task
 
     async def _run(self, main: Callable[[], Awaitable[None]], done: anyio.Event) -> None:
         try:

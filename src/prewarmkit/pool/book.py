@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
@@ -79,8 +80,8 @@ class TargetBook:
             raise ConfigurationError(
                 f"Two targets have the id {target.id!r}: ids stand in rows, give each its own."
             )
+        self.on_new(target)  # first: one that cannot be bound is not known
         self._by_id[target.id] = target
-        self.on_new(target)
 
     @property
     def ids(self) -> list[str]:
@@ -110,56 +111,76 @@ class TargetBook:
             raise TargetRequired(f"Say which target: pass target= (one of {known}).")
         if isinstance(target, str):
             known_target = self._by_id.get(target)
-            if known_target is not None:
+            # A name may equal an id: once resolved it is asked for again when its time is over.
+            if known_target is not None and target not in self._resolved:
                 return known_target
             if self._resolver is None:
                 raise UnknownTarget(
                     f"There is no target {target!r} in this pool; it has {', '.join(self._by_id)}."
                 )
             return await self._resolve(target, self._resolver)
-        if self._by_id.get(target.id) is not target:
+        id_ = getattr(target, "id", None)
+        if not isinstance(id_, str) or self._by_id.get(id_) is not target:
             raise UnknownTarget(
-                f"The target {target.id!r} is not of this pool: pass it when the pool is made."
+                f"{type(target).__name__} {id_!r} is no target of this pool: pass it when the pool is made."
             )
         return target
 
     async def _resolve(self, name: str, resolver: TargetResolver) -> WarmTarget:
+        kept = self._kept(name)
+        if kept is not None:
+            return kept
         # One question at a time for each name: a thousand callers ask the resolver once.
-        async with self._resolving.setdefault(name, anyio.Lock()):
-            kept = self._resolved.get(name)
-            if kept is not None and self.clock() - kept[0] < _RESOLVED_SECONDS:
-                return kept[1]
-            target = await resolver.resolve(name)
-            if not isinstance(target, WarmTarget):
-                raise UnknownTarget(f"The resolver has no target for {name!r}.")
-            known = self._by_id.get(target.id)
-            if known is None:
-                self._add(target)
-            elif known is not target:
-                self._by_id[target.id] = target  # a new object for a known id: a rotated token, say
-                self.on_new(target)
-            self._resolved[name] = (self.clock(), target)
-            return target
+        lock = self._resolving.setdefault(name, anyio.Lock())
+        try:
+            async with lock:
+                return self._kept(name) or await self._ask(name, resolver)
+        finally:
+            if not lock.locked():  # names come from outside: what is asked once must not stay for ever
+                self._resolving.pop(name, None)
+
+    def _kept(self, name: str) -> WarmTarget | None:
+        at, target = self._resolved.get(name, (-math.inf, None))
+        return target if self.clock() - at < _RESOLVED_SECONDS else None
+
+    async def _ask(self, name: str, resolver: TargetResolver) -> WarmTarget:
+        target = await resolver.resolve(name)
+        if not isinstance(target, WarmTarget):
+            raise UnknownTarget(f"The resolver has no target for {name!r}.")
+        known = self._by_id.get(target.id)
+        if known is None:
+            self._add(target)
+        elif known is not target:
+            self.on_new(target)
+            self._by_id[target.id] = target  # a new object for a known id: a rotated token, say
+        self._resolved[name] = (self.clock(), target)
+        return target
 
     # ── rests ────────────────────────────────────────────────────────────────
 
     def rest(self, id_: str, pause: Pause) -> None:
         """Let a target rest; a shorter rest never ends a longer one."""
         rest = self._rests.setdefault(id_, _Rest())
-        was_resting = rest.until > self.clock()
-        rest.until = max(rest.until, self.clock() + pause.seconds)
-        rest.reason, rest.is_down = pause.reason, pause.is_down
-        if pause.is_down and not was_resting:
+        if pause.is_down and not self._is_down(rest):
             rest.downs += 1
+        if (until := self.clock() + pause.seconds) >= rest.until:
+            rest.until, rest.reason, rest.is_down = until, pause.reason, pause.is_down
 
     def works(self, id_: str) -> None:
-        """It just did something: forget that it was down."""
-        self._rests.pop(id_, None)
+        """It just did something: forget that it was down.
+
+        Not while it rests: what succeeds then had begun before it was told to rest.
+        """
+        if self.resting(id_) is None:
+            self._rests.pop(id_, None)
 
     def downs(self, id_: str) -> int:
-        """Times in a row that it was found down."""
+        """Times in a row that it was found down, before now: several workers may find it at once."""
         rest = self._rests.get(id_)
-        return 0 if rest is None else rest.downs
+        return 0 if rest is None else rest.downs - self._is_down(rest)
+
+    def _is_down(self, rest: _Rest) -> bool:
+        return rest.is_down and rest.until > self.clock()
 
     def resting(self, id_: str) -> Pause | None:
         """How long, and why, it still rests."""

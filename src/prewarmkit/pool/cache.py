@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 from attrs import define, field
 
-from prewarmkit.media import Handle
-from prewarmkit.stores.base import MediaId
+from prewarmkit.stores.base import Looked, MediaId
 
 __all__ = ["HandleCache"]
 
@@ -20,12 +20,13 @@ class HandleCache:
 
     clock: Callable[[], float]
     ttl_seconds: float
-    _entries: dict[MediaId, tuple[float, Handle]] = field(
-        init=False, factory=dict[MediaId, tuple[float, Handle]]
+    _entries: dict[MediaId, tuple[float, Looked]] = field(
+        init=False, factory=dict[MediaId, tuple[float, Looked]]
     )
+    _reads: dict[MediaId, object] = field(init=False, factory=dict[MediaId, object])
 
-    def get(self, id_: MediaId) -> Handle | None:
-        """The handle, if it was put within the last `ttl_seconds`."""
+    def get(self, id_: MediaId) -> Looked | None:
+        """What was found, if it was read within the last `ttl_seconds`."""
         entry = self._entries.get(id_)
         if entry is None:
             return None
@@ -34,15 +35,35 @@ class HandleCache:
             return None
         return entry[1]
 
-    def put(self, id_: MediaId, handle: Handle) -> None:
-        """Remember a good handle; the one put longest ago goes if there are too many."""
-        if self.ttl_seconds <= 0 or handle.stale or handle.expires_at is not None:
+    @contextmanager
+    def reading(self, id_: MediaId) -> Generator[Callable[[Looked | None], None]]:
+        """Remember what is read from the store inside, if it is good when the read ends.
+
+        A row that changed meanwhile is not remembered: the read may have seen it before.
+        """
+        read = self._reads[id_] = object()
+        began = self.clock()
+
+        def keep(looked: Looked | None) -> None:
+            if looked is not None and self._reads.get(id_) is read:
+                self._put(id_, looked, began)
+
+        try:
+            yield keep
+        finally:
+            if self._reads.get(id_) is read:
+                del self._reads[id_]
+
+    def _put(self, id_: MediaId, looked: Looked, at: float) -> None:
+        handle = looked.handle
+        if self.ttl_seconds <= 0 or handle is None or handle.stale or handle.expires_at is not None:
             return  # a handle that ends may end while it is remembered
         self._entries.pop(id_, None)
         if len(self._entries) >= _MOST:
             del self._entries[next(iter(self._entries))]
-        self._entries[id_] = (self.clock(), handle)
+        self._entries[id_] = (at, looked)
 
     def drop(self, id_: MediaId) -> None:
-        """Forget one."""
+        """Forget one, and what is being read of it."""
         self._entries.pop(id_, None)
+        self._reads.pop(id_, None)

@@ -12,7 +12,6 @@ from typing import Any
 import anyio
 from attrs import define, field
 
-from prewarmkit.media import Handle
 from prewarmkit.pool.book import TargetBook
 from prewarmkit.pool.cache import HandleCache
 from prewarmkit.pool.events import PoolEvent
@@ -20,7 +19,7 @@ from prewarmkit.pool.flights import Flights
 from prewarmkit.pool.settings import PoolSettings
 from prewarmkit.pool.stats import Recorder
 from prewarmkit.sources.base import MediaSource
-from prewarmkit.stores.base import MediaId, MediaStore
+from prewarmkit.stores.base import MediaStore
 
 __all__ = ["Bell", "Core", "EventSink", "OnEvent"]
 
@@ -125,11 +124,3 @@ class Core:
     events: EventSink
     cache: HandleCache
     flights: Flights = field(init=False, factory=Flights)
-
-    def found(self, id_: MediaId, handle: Handle | None) -> Handle | None:
-        """Count a look-up, and remember a good answer."""
-        is_good = handle is not None and not handle.stale
-        self.recorder.count("cache_hits" if is_good else "cache_misses")
-        if handle is not None and is_good:
-            self.cache.put(id_, handle)
-        return handle

@@ -5,14 +5,15 @@ Works against the store alone; whether this process has workers is not its busin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Literal
 
 import anyio
 from attrs import define, evolve
 
-from prewarmkit.errors import MediaNotReady, QueueFull, WarmFailed, WarmTimeout
+from prewarmkit.errors import MediaNotReady, QueueFull, StoreError, WarmFailed, WarmTimeout
 from prewarmkit.media import Handle, Media, MediaKind, seconds_of
 from prewarmkit.pool.attempts import resting_error
 from prewarmkit.pool.core import Core
@@ -22,6 +23,7 @@ from prewarmkit.pool.pump import Pump
 from prewarmkit.pool.state import LIVE_PRIORITY, priority_of
 from prewarmkit.stores.base import Enqueued, Job, Looked, MediaId
 from prewarmkit.stores.lifecycle import State
+from prewarmkit.stores.rules import is_new_version
 from prewarmkit.targets.base import WarmTarget
 
 __all__ = ["Asked", "Desk"]
@@ -96,6 +98,8 @@ class Desk:
         ):
             raise ValueError(f"priority is 0 (most urgent) to 9, not {priority!r}.")
         wait = 0.0 if delay is None else seconds_of(delay, "delay")
+        if wait == math.inf:
+            raise ValueError("delay must be finite: a medium that is never due need not be queued.")
         jobs = [
             Job(
                 each.target.id,
@@ -115,12 +119,12 @@ class Desk:
         for job, answer in zip(jobs, answers, strict=True):
             if answer is Enqueued.QUEUED:
                 recorder.count("enqueued")
-                self.core.cache.drop(job.id)
             elif answer is Enqueued.DUPLICATE:
                 recorder.count("duplicates")
+            if answer is not Enqueued.READY:
+                self.core.cache.drop(job.id)
+                self.pump.urgent += job.priority == LIVE_PRIORITY and job.id not in self.pump.held
             self.core.events.emit(MediaEnqueued(job.id, answer))
-        if priority == LIVE_PRIORITY:
-            self.pump.urgent += len(jobs)
         self.pump.bell.ring()
         return answers
 
@@ -135,26 +139,38 @@ class Desk:
 
     async def lookup(self, asked: Asked, *, allow_stale: bool = True) -> Handle | None:
         """Cache first."""
-        cached = self.core.cache.get(asked.id)
-        if cached is not None:
-            return self.core.found(asked.id, cached)
-        looked = await self._look(asked.id)
-        handle = self.core.found(asked.id, None if looked is None else looked.handle)
+        looked = await self._look(asked)
+        handle = None if looked is None else looked.handle
         return handle if handle is not None and (allow_stale or not handle.stale) else None
 
-    async def _look(self, id_: MediaId) -> Looked | None:
+    async def _look(self, asked: Asked) -> Looked | None:
+        """Look up, counted; a caller that names another version finds the handle stale."""
+        looked = self.core.cache.get(asked.id)
+        if looked is None:
+            with self.core.cache.reading(asked.id) as keep:
+                looked = await self._read(asked.id)
+                keep(looked)
+        if looked is not None and looked.media is not None and is_new_version(looked.media, asked.media):
+            handle = None if looked.handle is None else evolve(looked.handle, stale=True)
+            looked = evolve(looked, handle=handle, failed_ago=None)  # it was the other one that failed
+        is_good = looked is not None and looked.handle is not None and not looked.handle.stale
+        self.core.recorder.count("cache_hits" if is_good else "cache_misses")
+        return looked
+
+    async def _read(self, id_: MediaId) -> Looked | None:
         return (await self.core.store.lookup_many([id_])).get(id_)
 
     async def require(self, asked: Asked, *, enqueue: bool = True) -> Handle:
         """The handle, or `MediaNotReady`; a stale one still serves while a newer one is made."""
-        cached = self.core.cache.get(asked.id)
-        looked = None if cached is not None else await self._look(asked.id)
-        handle = self.core.found(asked.id, cached if looked is None else looked.handle)
+        looked = await self._look(asked)
+        handle = None if looked is None else looked.handle
         if handle is not None and not handle.stale:
             return handle
         state = None if looked is None else looked.state
-        if enqueue:
-            await self.enqueue([asked], priority=LIVE_PRIORITY)
+        if enqueue and await self.enqueue([asked], priority=LIVE_PRIORITY) == [Enqueued.READY]:
+            # Warmed meanwhile, or the same content is warm under another key.
+            looked = await self._read(asked.id)
+            handle = handle if looked is None else looked.handle
         if handle is not None:
             return handle
         raise MediaNotReady(
@@ -175,7 +191,11 @@ class Desk:
     # ── wait ─────────────────────────────────────────────────────────────────
 
     async def warm(
-        self, asked: Asked, *, timeout: float | timedelta | None, is_closed: Callable[[], Exception | None]
+        self,
+        asked: Asked,
+        *,
+        timeout: float | timedelta | None,
+        is_closed: Callable[[MediaId], Exception | None],
     ) -> Handle:
         """Put it in front and wait; see `PrewarmPool.warm`."""
         seconds = None if timeout is None else seconds_of(timeout, "timeout")
@@ -186,18 +206,19 @@ class Desk:
         self._check_rest(asked, deadline)
         # Joined before it is queued, so that no landing can come between.
         with self.core.flights.join(asked.id) as flight:
-            await self.enqueue([asked], priority=LIVE_PRIORITY, retry_failed=True)
+            answers = await self.enqueue([asked], priority=LIVE_PRIORITY, retry_failed=True)
+            patience = 0.0 if answers == [Enqueued.READY] else _RECHECK_SECONDS
             while True:
-                if (closed := is_closed()) is not None and flight.result is None:
+                if flight.result is None and (closed := is_closed(asked.id)) is not None:
                     raise closed
-                handle = await self._landed(asked, flight, deadline)
+                handle = await self._landed(asked, flight, patience, deadline)
                 if handle is not None:
                     return handle
+                patience = _RECHECK_SECONDS
 
     async def _ready_or_failed(self, asked: Asked) -> Handle | None:
-        cached = self.core.cache.get(asked.id)
-        looked = None if cached is not None else await self._look(asked.id)
-        handle = self.core.found(asked.id, cached if looked is None else looked.handle)
+        looked = await self._look(asked)
+        handle = None if looked is None else looked.handle
         if handle is not None and not handle.stale:
             return handle
         failed_ago = None if looked is None else looked.failed_ago
@@ -216,26 +237,44 @@ class Desk:
         ):
             raise resting_error(rest)
 
-    async def _landed(self, asked: Asked, flight: Flight, deadline: float | None) -> Handle | None:
+    async def _landed(
+        self, asked: Asked, flight: Flight, patience: float, deadline: float | None
+    ) -> Handle | None:
         """One round of waiting: until it lands, or it is time to look whether another process did it."""
-        left = _RECHECK_SECONDS if deadline is None else min(_RECHECK_SECONDS, deadline - self.core.clock())
+        left = patience if deadline is None else min(patience, deadline - self.core.clock())
         with anyio.move_on_after(max(0.0, left)):
             await flight.event.wait()
+        if flight.result is None:
+            await self._check(asked.id, flight, is_last=left < _RECHECK_SECONDS)
         if isinstance(flight.result, Handle):
             return flight.result
         if flight.result is not None:
             raise flight.result.with_traceback(None)  # many callers raise the one error
-        looked = await self._look(asked.id)
-        if looked is not None and looked.state is State.READY and looked.handle and not looked.handle.stale:
-            return looked.handle
-        if looked is not None and looked.state is State.FAILED:
-            raise WarmFailed(looked.reason or "unknown", looked.attempts, key=asked.media.key)
         self._check_rest(asked, deadline)
         if deadline is not None and self.core.clock() >= deadline:
             raise WarmTimeout(
                 f"{asked.media.key!r} was not warm in time; the work goes on: ask again, or use a longer timeout."
             )
         return None
+
+    async def _check(self, id_: MediaId, flight: Flight, *, is_last: bool) -> None:
+        """Land a flight that others have ended: one look a second, however many callers wait."""
+        now = anyio.current_time()
+        if not is_last and now - flight.checked_at < _RECHECK_SECONDS:
+            return
+        flight.checked_at = now
+        try:
+            looked = await self._read(id_)
+        except StoreError:
+            if is_last:
+                raise
+            return  # the workers sit it out and say so; there is time to look again
+        if flight.result is not None or looked is None:
+            return
+        if looked.state is State.READY and looked.handle is not None and not looked.handle.stale:
+            self.core.flights.land(id_, looked.handle)
+        elif looked.state is State.FAILED:
+            self.core.flights.land(id_, WarmFailed(looked.reason or "unknown", looked.attempts, key=id_.key))
 
     # ── refuse ───────────────────────────────────────────────────────────────
 
@@ -244,15 +283,19 @@ class Desk:
         # Rows stand under the kind asked for, a handle has the kind delivered: try that one first.
         kinds = [handle.kind, *(other for other in MediaKind if other is not handle.kind)]
         ids = [MediaId(handle.target, handle.key, kind) for kind in kinds]
-        return await self.invalidate(ids, handle.value, rewarm=rewarm)
-
-    async def invalidate(self, ids: Iterable[MediaId], value: str | None, *, rewarm: bool) -> bool:
-        """Drop the handle of the first of these rows that has it."""
+        rows = await self.core.store.lookup_many(ids)  # of many late refusals all but one end here
         for id_ in ids:
+            stored = rows[id_].handle if id_ in rows else None
+            if stored is not None and stored.value == handle.value:
+                return await self.invalidate(id_, handle.value, rewarm=rewarm)
             self.core.cache.drop(id_)
-            if await self.core.store.invalidate(id_, value, rewarm=rewarm):
-                self.core.cache.drop(id_)
-                self.pump.urgent += 1
-                self.pump.bell.ring()
-                return True
         return False
+
+    async def invalidate(self, id_: MediaId, value: str | None, *, rewarm: bool) -> bool:
+        """Drop the handle of a row, if it still is ``value`` (``None``: whichever it is)."""
+        did = await self.core.store.invalidate(id_, value, rewarm=rewarm)
+        self.core.cache.drop(id_)
+        if did and rewarm:
+            self.pump.urgent += 1
+            self.pump.bell.ring()
+        return did

@@ -6,6 +6,7 @@ leaves takes nobody with it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -20,11 +21,12 @@ __all__ = ["Flight", "Flights"]
 
 @define(eq=False)
 class Flight:
-    """One row that callers wait for."""
+    """One row that callers wait for; one of them looks from time to time whether others warmed it."""
 
     event: anyio.Event = field(factory=anyio.Event)
     result: Handle | Exception | None = None
     callers: int = 0
+    checked_at: float = -math.inf
 
     def land(self, result: Handle | Exception) -> None:
         """Give every caller the result."""

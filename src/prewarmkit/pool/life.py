@@ -26,6 +26,8 @@ __all__ = ["BatchReport", "Life", "StopReport"]
 logger = logging.getLogger("prewarmkit.pool")
 
 _CANCEL_SECONDS = 10.0
+_FLUSH_SECONDS = 10.0
+_LAST_SECONDS = 1.0
 _LISTENER_SECONDS = 5.0
 
 
@@ -68,6 +70,14 @@ class BatchReport:
 
 
 @define(eq=False)
+class Batch:
+    """A batch under way."""
+
+    scope: anyio.CancelScope = field(init=False, factory=anyio.CancelScope)
+    done: anyio.Event = field(init=False, factory=anyio.Event)
+
+
+@define(eq=False)
 class Life:
     """The workers' task, and the ladder that ends it."""
 
@@ -78,6 +88,7 @@ class Life:
     _deadline: float = field(init=False, default=math.inf)
     _report: StopReport = field(init=False, factory=StopReport)
     _listening: anyio.CancelScope | None = field(init=False, default=None)
+    _batch: Batch | None = field(init=False, default=None)
 
     @property
     def is_running(self) -> bool:
@@ -124,11 +135,15 @@ class Life:
             return
         if self._workers.is_running:
             raise RuntimeError("The pool is stopping: await stop() before start().")
+        self._check_no_batch()
+        self.pump.attempts.is_cut_off = False
         self.pump.is_stopping, self._deadline, self._report = False, math.inf, StopReport()
         self._workers.start(self._main)
 
     async def stop(self, *, drain: bool, grace: float) -> StopReport:
         """Stop the workers and wait until they have; a second call joins the first, and may hasten it."""
+        if self._batch is not None:
+            await self._end_batch(self._batch, grace if drain else 0.0)
         if not self._workers.is_running:
             return self._report
         deadline = self.core.clock() + (grace if drain else 0.0)
@@ -140,7 +155,9 @@ class Life:
 
     def closed(self) -> PoolClosed:
         """The error for whoever needs the workers."""
-        failure = self._workers.failure
+        return self._closed_by(self._workers.failure)
+
+    def _closed_by(self, failure: BaseException | None) -> PoolClosed:
         if failure is None:
             return PoolClosed(f"The pool {self.core.name!r} has stopped; what was queued stays queued.")
         return PoolClosed(f"The pool {self.core.name!r} was stopped by a bug: {failure!r}", cause=failure)
@@ -158,21 +175,41 @@ class Life:
             return True
         return await self.core.store.has_work(self.core.book.ids)
 
+    def _check_no_batch(self) -> None:
+        # Both would settle, hold and give back the same leases.
+        if self._batch is not None:
+            raise RuntimeError("A batch is under way: await process_batch() first.")
+
+    @staticmethod
+    async def _end_batch(batch: Batch, grace: float) -> None:
+        with anyio.move_on_after(grace):
+            await batch.done.wait()
+        batch.scope.cancel()
+        await batch.done.wait()
+
     async def batch(self, most: int) -> BatchReport:
         """Lease, warm in parallel, settle, without the workers' task."""
+        self._check_no_batch()
         pump, recorder, began = self.pump, self.core.recorder, self.core.clock()
-        before = dict(recorder.counts)
+        before, leased = dict(recorder.counts), 0
+        batch = self._batch = Batch()
+        pump.attempts.is_cut_off = False
         try:
-            leased = await pump.turn(most)
-            async with anyio.create_task_group() as beating:
-                beating.start_soon(pump.beat)
-                async with anyio.create_task_group() as group:
-                    pump.begin_all(group)
-                beating.cancel_scope.cancel()
+            with batch.scope:  # a stop may end it
+                leased = await pump.turn(most)
+                async with anyio.create_task_group() as beating:
+                    beating.start_soon(pump.beat)
+                    async with anyio.create_task_group() as group:
+                        pump.begin_all(group)
+                    beating.cancel_scope.cancel()
         finally:
-            pump.give_back_unstarted()
-            pump.give_back_held()
-            await pump.flush()
+            try:
+                pump.give_back_unstarted()
+                pump.give_back_held()
+                await pump.flush(_FLUSH_SECONDS)
+            finally:
+                self._batch = None
+                batch.done.set()
 
         def grown(*figures: str) -> int:
             return sum(recorder.counts.get(figure, 0) - before.get(figure, 0) for figure in figures)
@@ -211,11 +248,11 @@ class Life:
         released, had = pump.give_back_unstarted(), pump.busy
         await self._until_idle(lambda: self._deadline)
         cut = pump.busy
-        for running in list(pump.attempts.running.values()):
-            running.scope.cancel()
-        given_up = core.clock() + _CANCEL_SECONDS  # a target that will not be cancelled is left to its lease
+        pump.attempts.cut_off()
+        # What will not be cancelled is waited for longer only when all else is settled.
+        given_up = core.clock() + _CANCEL_SECONDS
         await self._until_idle(lambda: given_up)
-        await pump.flush()
+        await pump.flush(_FLUSH_SECONDS)
         self._report = StopReport(
             finished=had - cut,
             cancelled=cut,
@@ -229,22 +266,20 @@ class Life:
         core, pump = self.core, self.pump
         while pump.busy and (left := deadline() - core.clock()) > 0:
             if pump.unsettled:
-                await pump.flush()
+                await pump.flush(min(left, _FLUSH_SECONDS))
             await pump.bell.wait(min(left, core.settings.poll_interval_seconds))
 
     async def _end(self, failure: BaseException | None) -> None:
         """Whatever happened: nothing stays leased, nobody waits in vain."""
         core, pump = self.core, self.pump
         pump.is_stopping = True
-        pump.give_back_unstarted()
-        pump.give_back_held()
-        await pump.flush()
-        is_bug = isinstance(failure, Exception)
-        error = (
-            self.closed()
-            if not is_bug
-            else PoolClosed(f"The pool stopped by a bug: {failure!r}", cause=failure)
-        )
-        core.flights.land_all(lambda _: error)
-        core.events.emit(PoolStopped(failure if is_bug else None))
-        logger.info("pool %s stopped: %r", core.name, self._report)
+        try:
+            pump.give_back_unstarted()
+            pump.give_back_held()
+            # A store that did not take the last flush has had its time.
+            await pump.flush(_LAST_SECONDS if self._report.unsettled else _FLUSH_SECONDS)
+        finally:
+            error = self._closed_by(failure if isinstance(failure, Exception) else None)
+            core.flights.land_all(lambda _: error)
+            core.events.emit(PoolStopped(error.cause))
+            logger.info("pool %s stopped: %r", core.name, self._report)

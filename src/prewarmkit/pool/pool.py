@@ -23,7 +23,7 @@ from prewarmkit.pool.pump import Pump
 from prewarmkit.pool.settings import PoolSettings
 from prewarmkit.pool.stats import PoolStats, Recorder
 from prewarmkit.sources.base import MediaSource
-from prewarmkit.stores.base import Counts, Enqueued, MediaStore, Row
+from prewarmkit.stores.base import Counts, Enqueued, MediaId, MediaStore, Row
 from prewarmkit.stores.lifecycle import State
 from prewarmkit.stores.memory import MemoryStore
 from prewarmkit.targets.base import Services, WarmTarget
@@ -94,13 +94,14 @@ class PrewarmPool:
             store.claim_for(self)
         try:
             await store.check_schema()
-            await self._life.open()
+            self._is_entered = True
+            for target in self._core.book.known:
+                self._bind(target)
+            await self._life.open()  # last: nothing after it can fail and leave it open
         except BaseException:
+            self._is_entered = False
             self._unclaim()
             raise
-        self._is_entered = True
-        for target in self._core.book.known:
-            self._bind(target)
         if self._core.settings.autostart:
             self._life.start()
         return self
@@ -277,16 +278,17 @@ class PrewarmPool:
         asked = await self._asked(media, kind, target)
         return await self._desk.warm(asked, timeout=timeout, is_closed=self._closed)
 
-    def _closed(self) -> Exception | None:
-        if self._is_entered and not self._pump.is_stopping:
-            return None
-        return self._life.closed()
+    def _closed(self, id_: MediaId) -> Exception | None:
+        """Why nobody will warm it here; what is held when a stop begins may be finished in its grace."""
+        is_open = self._is_entered and not self._pump.is_stopping
+        may_finish = self._life.is_running and id_ in self._pump.held
+        return None if is_open or may_finish else self._life.closed()
 
     async def invalidate(
         self,
         media: Media | str | Handle,
+        rewarm: bool = True,  # noqa: FBT001, FBT002 - the contract's form
         *,
-        rewarm: bool = True,
         kind: MediaKind | str | None = None,
         target: WarmTarget | str | None = None,
     ) -> bool:
@@ -300,7 +302,7 @@ class PrewarmPool:
         """
         if not isinstance(media, Handle):
             asked = await self._asked(media, kind, target)
-            return await self._desk.invalidate([asked.id], None, rewarm=rewarm)
+            return await self._desk.invalidate(asked.id, None, rewarm=rewarm)
         self._check_entered()
         return await self._desk.invalidate_handle(media, rewarm=rewarm)
 

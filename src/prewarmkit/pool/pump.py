@@ -38,7 +38,6 @@ __all__ = ["Pump", "Settled"]
 logger = logging.getLogger("prewarmkit.pool")
 
 _LANES = 10
-_FLUSH_SECONDS = 10.0
 _LONGEST_TROUBLE_SECONDS = 5.0
 
 
@@ -162,12 +161,13 @@ class Pump:
         """Take turns and start workers until `is_stopping`."""
         while not self.is_stopping:
             room = self._room()
+            urgent, self.urgent = self.urgent, 0  # what becomes urgent meanwhile is for the next turn
             try:
                 came = await self.turn(room)
             except StoreError as error:
+                self.urgent += urgent
                 await self._sit_out(error)
                 continue
-            self.urgent = 0
             self._dispatch(group)
             is_dry = came < room
             if not self._outbox and (is_dry or not self._room()):
@@ -233,6 +233,8 @@ class Pump:
         seconds = self.core.settings.lease_seconds
         while True:
             await anyio.sleep(seconds / 3)
+            if not self.held:
+                continue
             try:
                 lost = await self.core.store.heartbeat(list(self.held.values()), seconds)
             except StoreError as error:
@@ -252,10 +254,15 @@ class Pump:
             self.core.events.emit(LeaseLost(lease.id))
 
     async def hear(self) -> None:
-        """Ring the bell for each hint of the store until cancelled."""
-        async with self.core.store.wakeups() as hints:
-            async for _ in hints:
-                self.bell.ring()
+        """Ring the bell for each hint of the store until cancelled; without hints there is the poll."""
+        while True:
+            try:
+                async with self.core.store.wakeups() as hints:
+                    async for _ in hints:
+                        self.bell.ring()
+            except StoreError as error:
+                logger.error("wake-ups: %s", error)  # noqa: TRY400 - the message says all
+            await anyio.sleep(_LONGEST_TROUBLE_SECONDS)
 
     # ── the end ──────────────────────────────────────────────────────────────
 
@@ -283,10 +290,10 @@ class Pump:
             if lease.id not in told:
                 self.settle(Verdict(Released(lease), "deferred"), 0.0)
 
-    async def flush(self) -> bool:
-        """Settle all that is left, within seconds and come what may; whether it worked."""
+    async def flush(self, seconds: float) -> None:
+        """Settle all that is left, within that time and come what may; `unsettled` says what stayed."""
         wait = 0.1
-        with anyio.move_on_after(_FLUSH_SECONDS, shield=True):
+        with anyio.move_on_after(seconds, shield=True):
             while self._outbox:
                 try:
                     await self.turn(0)
@@ -294,4 +301,3 @@ class Pump:
                     logger.error("last turn: %s; next try in %.3g s", error, wait)  # noqa: TRY400 - the message says all
                     await anyio.sleep(wait)
                     wait *= 2
-        return not self._outbox

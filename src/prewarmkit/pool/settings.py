@@ -83,17 +83,20 @@ class PoolSettings:
     autostart: bool = True
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Settings from ``MEDIA_PREWARM_*`` variables; what is not set keeps its default.
 
         A field's variable is the prefix and its name in capitals (``MEDIA_PREWARM_MAX_ATTEMPTS``),
         but for ``MEDIA_PREWARM_INTERVAL_MS``: the fall-back poll, in milliseconds.
 
+        Args:
+            environ: Where to read; ``None``: ``os.environ``.
+
         Raises:
             InvalidSetting: A value does not parse, or no setting has that name; it is named.
         """
         values: dict[str, Any] = {}
-        for name, text in environ.items():
+        for name, text in (os.environ if environ is None else environ).items():
             if not name.startswith(ENV_PREFIX):
                 continue
             known = _VARIABLES.get(name)

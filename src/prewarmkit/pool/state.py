@@ -5,6 +5,7 @@ No clock, no randomness, no I/O: times and dice are handed in.
 
 from __future__ import annotations
 
+import math
 from typing import Final, Literal
 
 from attrs import frozen
@@ -23,6 +24,9 @@ _MIDDLE = 5
 _SIZE_CLASSES: Final = ((100_000, 3), (1_000_000, 4), (10_000_000, 5))
 _LARGEST_CLASS = 7
 _LONGEST_DOWN_SECONDS = 300.0
+_LONGEST_RETRY_SECONDS = 86_400.0
+_MOST_DOUBLINGS = 64  # 2 to a larger power may not fit a float, and every bound is below it
+_SHORTEST_REST_SECONDS = 0.1
 _EAGER_SECONDS: Final = (0.5, 1.0, 2.0)
 _SCOPE_RETRY_SECONDS = 1.0
 _REASON_LENGTH = 500
@@ -91,11 +95,11 @@ def judge(
     if isinstance(result, Warmed):
         return _judge_warmed(lease, result, settings, weak_tries)
     if isinstance(result, NotFound):
-        result = SourceMissing(str(result))  # a target that did not translate its source's errors
+        result = SourceMissing(_text(result))  # a target that did not translate its source's errors
     if not isinstance(result, TargetFailure):
-        reason = _short(f"error: {type(result).__name__}: {result}")
+        reason = _short(f"error: {type(result).__name__}: {_text(result)}")
         return _retry(lease, reason, settings, jitter, is_awaited=is_awaited, is_bug=True)
-    reason = _short(f"{result.reason}: {result}")
+    reason = _short(f"{result.reason}: {_text(result)}")
     if result.is_final:
         return Verdict(Failed(lease, reason), "failed")
     if result.spends_attempt:
@@ -129,22 +133,42 @@ def _retry(
     if is_awaited and lease.attempt <= len(_EAGER_SECONDS):
         delay = _EAGER_SECONDS[lease.attempt - 1]
     else:
-        delay = settings.retry_base_seconds * 2 ** (lease.attempt - 1)
+        doubled = settings.retry_base_seconds * 2 ** min(lease.attempt - 1, _MOST_DOUBLINGS)
+        delay = min(doubled, max(settings.retry_base_seconds, _LONGEST_RETRY_SECONDS))
     return Verdict(Retry(lease, delay * (0.9 + 0.2 * jitter), reason), "retried", is_bug=is_bug)
 
 
 def _defer(lease: Lease, failure: TargetFailure, reason: str, settings: PoolSettings, downs: int) -> Verdict:
     """Put off at no attempt's cost; what concerns the target pauses the target, not the job."""
     if isinstance(failure, TargetDown):
-        longest = min(settings.down_seconds * 2**downs, _LONGEST_DOWN_SECONDS)
-        pause = Pause(failure.retry_after or longest, reason, is_down=True)
+        usual = min(settings.down_seconds * 2 ** min(downs, _MOST_DOUBLINGS), _LONGEST_DOWN_SECONDS)
+        pause = Pause(_asked_seconds(failure, usual), reason, is_down=True)
         return Verdict(Retry(lease, 0.0, reason, refund=True), "deferred", pause)
-    if isinstance(failure, RateLimited) and failure.scope == "target":
-        pause = Pause(failure.retry_after, reason, is_down=False)
+    asked = _asked_seconds(failure, _SCOPE_RETRY_SECONDS)
+    if isinstance(failure, RateLimited) and getattr(failure, "scope", "target") == "target":
+        pause = Pause(asked, reason, is_down=False)
         return Verdict(Retry(lease, 0.0, reason, refund=True), "deferred", pause)
     # One chat is out: another may be free at once, but a target must not be asked in a tight loop.
-    asked = failure.retry_after if isinstance(failure, RateLimited) else _SCOPE_RETRY_SECONDS
     return Verdict(Retry(lease, min(asked, _SCOPE_RETRY_SECONDS), reason, refund=True), "deferred")
+
+
+def _asked_seconds(failure: TargetFailure, usual: float) -> float:
+    """What a failure asks to wait; ``usual`` if it does not say, or says what cannot be.
+
+    A failure may be of a host's own class, filled from a header: a rest that is no span would
+    end the pool, and one of nothing would ask the target in a tight loop at no attempt's cost.
+    """
+    asked = getattr(failure, "retry_after", None)
+    if isinstance(asked, bool) or not isinstance(asked, int | float) or not 0 <= asked < math.inf:
+        return usual
+    return max(float(asked), _SHORTEST_REST_SECONDS)
+
+
+def _text(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - a foreign __str__ must not end the pool; what it raised is told
+        return f"(its message cannot be read: {type(broken).__name__})"
 
 
 def _short(reason: str) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from itertools import islice
 from typing import IO, Protocol, cast, runtime_checkable
 
 import anyio
@@ -140,9 +141,11 @@ def _from_file(file: _SeekableFile) -> KnownBody | None:
     size = max(0, file.seek(0, os.SEEK_END) - start)
     file.seek(start)
     if size <= _SMALL_BYTES:
-        content = file.read(size)
-        _check_chunk(content)
-        return KnownBody(len(content), content)
+        content = bytearray()
+        # One read may give less than it was asked for, long before the end.
+        while chunk := _checked(file.read(size - len(content))):
+            content += chunk
+        return KnownBody(len(content), bytes(content))
 
     @asynccontextmanager
     async def rewound() -> AsyncGenerator[_File, None]:
@@ -158,8 +161,7 @@ async def pieces(body: PutBody | KnownBody, size: int) -> AsyncGenerator[bytes, 
     is_empty = True
     async with aclosing(_chunks(body)) as chunks:
         async for chunk in chunks:
-            _check_chunk(chunk)
-            buffer += chunk
+            buffer += _checked(chunk)
             while len(buffer) >= size:
                 is_empty = False
                 yield bytes(memoryview(buffer)[:size])
@@ -184,21 +186,25 @@ async def _chunks(body: PutBody | KnownBody) -> AsyncGenerator[bytes, None]:
                 with anyio.CancelScope(shield=True):
                     await given.aclose()
     elif isinstance(body, _File):
-        while chunk := await anyio.to_thread.run_sync(body.read, _CHUNK_BYTES):
+        while chunk := _checked(await anyio.to_thread.run_sync(body.read, _CHUNK_BYTES)):
             yield chunk
     else:
         iterator = iter(cast("Iterable[bytes]", body))  # `known_body` took out everything else
 
-        def step() -> bytes | None:
-            return next(iterator, None)
+        def step() -> list[bytes]:
+            return list(islice(iterator, 1))
 
-        while (item := await anyio.to_thread.run_sync(step)) is not None:
-            yield item
+        while item := await anyio.to_thread.run_sync(step):
+            yield item[0]
 
 
-def _check_chunk(chunk: object) -> None:
-    if not isinstance(chunk, (bytes, bytearray, memoryview)):
-        raise TypeError(f"body gave a {type(chunk).__name__} where bytes belong: open files in binary mode.")
+def _checked(chunk: bytes) -> bytes:
+    """The chunk, if it is one: text, or the ``None`` of a pipe that has nothing yet, must not pass for the end."""
+    if not isinstance(cast("object", chunk), (bytes, bytearray, memoryview)):
+        raise TypeError(
+            f"body gave a {type(chunk).__name__} where bytes belong: open files in binary and blocking mode."
+        )
+    return chunk
 
 
 async def md5_of(content: bytes) -> bytes:

@@ -19,7 +19,7 @@ from typing import Literal, Self, overload
 from prewarmkit.errors import ConfigurationError, InvalidRequest, NotFound, R2Error
 from prewarmkit.media import ObjectInfo
 from prewarmkit.r2.bodies import PutBody
-from prewarmkit.r2.headers import ByteRange, content_type_header, metadata_headers, range_header
+from prewarmkit.r2.headers import ByteRange, content_type_header, metadata_headers
 from prewarmkit.r2.link import (
     DEFAULT_RETRY,
     DEFAULT_TIMEOUTS,
@@ -32,7 +32,7 @@ from prewarmkit.r2.listing import Listing
 from prewarmkit.r2.multipart import check_part_size
 from prewarmkit.r2.naming import base_url, encode_key, endpoint_url
 from prewarmkit.r2.reader import ObjectReader, check_whole, expected_bytes, headers_of, info_of
-from prewarmkit.r2.requests import Bucket
+from prewarmkit.r2.requests import Bucket, Draft
 from prewarmkit.r2.responses import CommonPrefix, Page, parse_page
 from prewarmkit.r2.retry import AttemptEvent, RetryPolicy, Timeouts
 from prewarmkit.r2.writer import Writer
@@ -169,16 +169,14 @@ class R2Client:
             PreconditionFailed: A condition did not hold.
             BodyFault: While reading: the body ended early, or is not the range that was asked for.
         """
-        encode_key(key)
-        if range is not None:
-            range_header(range)
-        return self._open(key, range, if_match, if_none_match)
+        # Built here and not on entering: what cannot be asked for is refused at the call.
+        draft = self._bucket.get(key, byte_range=range, if_match=if_match, if_none_match=if_none_match)
+        return self._open(key, range, draft)
 
     @asynccontextmanager
     async def _open(
-        self, key: str, byte_range: ByteRange | None, if_match: str | None, if_none_match: str | None
+        self, key: str, byte_range: ByteRange | None, draft: Draft
     ) -> AsyncGenerator[ObjectReader, None]:
-        draft = self._bucket.get(key, byte_range=byte_range, if_match=if_match, if_none_match=if_none_match)
         async with self._link.sender.stream(draft) as (response, attempts):
             self._has_seen_bucket = True
             info, length = expected_bytes(key, response.status, headers_of(response), byte_range)

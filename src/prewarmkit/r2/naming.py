@@ -6,7 +6,7 @@ Pure. An endpoint has one spelling here, the one that is signed and sent alike.
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from prewarmkit.errors import ConfigurationError
 
@@ -53,15 +53,14 @@ def base_url(url: str, argument: str) -> str:
     Raises:
         ConfigurationError: It is none; the message names ``argument``.
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"{argument} is not a URL: {error}.") from None
+    split = _split(url)
+    if split is None:
+        raise ConfigurationError(f"{argument} is not a URL: its host or port is not well-formed.")
+    parts, port = split
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigurationError(
-            f"{argument} must be a URL such as https://host, not {url.partition('?')[0]!r}."
-        )
+        # Not shown where it may hold credentials, as in s3://id:secret@bucket.
+        shown = "this one" if "@" in url else repr(url.partition("?")[0])
+        raise ConfigurationError(f"{argument} must be a URL such as https://host, not {shown}.")
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError(f"{argument} must hold no user name or password; give credentials instead.")
     if parts.query or parts.fragment:
@@ -71,6 +70,19 @@ def base_url(url: str, argument: str) -> str:
     authority = host if port in {None, default} else f"{host}:{port}"
     path = quote(parts.path.rstrip("/"), safe="/%" + UNRESERVED)
     return f"{parts.scheme}://{authority}{path}"
+
+
+def _split(url: str) -> tuple[SplitResult, int | None] | None:
+    """A URL's parts and its port; ``None``: it is none.
+
+    The reason is left here: it quotes what stands in the port's place, which may be a part of a secret.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    return parts, port
 
 
 def encode_key(key: str) -> str:

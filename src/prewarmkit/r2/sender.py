@@ -58,6 +58,7 @@ class _Call:
     attempt: int = 0
     began: float = 0.0
     status: int | None = None
+    request_id: str | None = None
     retry_after: float | None = None
     failure: R2Error | None = None
 
@@ -124,7 +125,7 @@ class Sender:
         while True:
             call.attempt += 1
             call.began = time.perf_counter()
-            call.status = call.retry_after = None
+            call.status = call.request_id = call.retry_after = None
             try:
                 async with AsyncExitStack() as mine:
                     response, body = await self._try(call, mine, max_bytes=max_bytes)
@@ -150,6 +151,7 @@ class Sender:
             response = await stack.enter_async_context(self._transport.send(await self._signed(draft)))
             call.status = response.status
             headers = headers_of(response)
+            call.request_id = request_id_of(headers)
             call.retry_after = retry_after_seconds(headers.get("retry-after"), now=headers.get("date"))
             if response.status not in _GOOD:
                 body = await _read(response, _MAX_ERROR_BYTES, draft, cut=True)
@@ -233,6 +235,7 @@ def _connection_fault(error: TransportError, call: _Call) -> ConnectionFault:
     fault = ConnectionFault(
         f"{call.draft.operation}: {error}",
         status=call.status,
+        request_id=call.request_id,
         attempts=call.attempt,
         is_retryable=error.is_retryable,
     )

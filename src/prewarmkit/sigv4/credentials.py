@@ -79,8 +79,13 @@ class Credentials:
         )
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """From ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and, if set, ``AWS_SESSION_TOKEN``."""
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """From ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and, if set, ``AWS_SESSION_TOKEN``.
+
+        Args:
+            environ: ``None``: this process's. (No default of ``os.environ``: `help` would show all of it.)
+        """
+        environ = os.environ if environ is None else environ
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         missing = [name for name in names if not environ.get(name)]
         if missing:

@@ -205,6 +205,7 @@ class Looked:
         attempts: Claims that counted.
         due_in: Seconds until a pending row is due; 0 if it is, or in any other state.
         failed_ago: Seconds since it failed for good; ``None`` in any other state.
+        media: Version and hints, as enqueued; ``None``: the store does not say.
     """
 
     state: State
@@ -213,6 +214,7 @@ class Looked:
     attempts: int = 0
     due_in: float = 0.0
     failed_ago: float | None = None
+    media: Media | None = None
 
 
 Counts = Mapping[tuple[str, MediaKind, State], int]

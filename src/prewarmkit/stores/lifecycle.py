@@ -77,14 +77,15 @@ TRANSITIONS: Mapping[tuple[State, Move], Step] = MappingProxyType(
         (State.WARMING, Move.RENEW): Step(
             State.PENDING, None, "enqueued with another version while it was warming"
         ),
-        (State.WARMING, Move.INVALIDATE): Step(State.PENDING, None, "its stale handle was refused"),
         (State.PENDING, Move.RENEW): Step(State.PENDING, None, "enqueued with another version"),
-        (State.PENDING, Move.INVALIDATE): Step(State.PENDING, None, "its stale handle was refused"),
         (State.READY, Move.RENEW): Step(
             State.PENDING, None, "another version, or the handle expired; it stays, stale"
         ),
         (State.READY, Move.INVALIDATE): Step(
             State.PENDING, None, "a delivery was refused; the handle is dropped"
+        ),
+        (State.FAILED, Move.INVALIDATE): Step(
+            State.PENDING, None, "the handle that it had from before was refused"
         ),
         (State.FAILED, Move.RENEW): Step(State.PENDING, None, "enqueued with another version"),
         (State.FAILED, Move.REQUEUE): Step(State.PENDING, None, "somebody asked for it again"),

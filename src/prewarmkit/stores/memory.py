@@ -108,8 +108,7 @@ class MemoryStore:
             return self._make_due(self._table.add(job.id, job.media), job, now)
         is_new = is_new_version(row.media, job.media)
         if row.is_queued and not is_new:
-            self._hurry(row, job, now)
-            return Enqueued.DUPLICATE
+            return self._hurry(row, job, now)
         if not row.is_queued and not _is_due_again(row, job, now):
             self._table.describe(row, merged(row.media, job.media))
             return Enqueued.READY if row.state is State.READY else Enqueued.FAILED
@@ -120,22 +119,30 @@ class MemoryStore:
         answer = self._make_due(row, evolve(job, priority=urgency) if was_queued else job, now)
         return Enqueued.DUPLICATE if was_queued and answer is Enqueued.QUEUED else answer
 
-    def _hurry(self, row: Record, job: Job, now: float) -> None:
+    def _hurry(self, row: Record, job: Job, now: float) -> Enqueued:
         """Take over what a duplicate knows better: facts, a better priority, a sooner time."""
         self._table.describe(row, merged(row.media, job.media))
+        if row.state is State.PENDING and self._share(row, now):
+            return Enqueued.READY
         is_sooner = now + job.delay < row.due_at
         if row.state is State.PENDING and (job.priority < row.priority or is_sooner):
             row.priority = min(job.priority, row.priority)
             self._table.schedule(row, min(now + job.delay, row.due_at), now)
+        return Enqueued.DUPLICATE
 
     def _make_due(self, row: Record, job: Job, now: float) -> Enqueued:
         row.priority, row.reason, row.updated_at = job.priority, None, now
-        shared = self._table.good_handle(job.target, row.media, now) if row.handle is None else None
-        if shared is not None:
-            self._table.share(row, shared, now)
+        if self._share(row, now):
             return Enqueued.READY
         self._table.schedule(row, now + job.delay, now)
         return Enqueued.QUEUED
+
+    def _share(self, row: Record, now: float) -> bool:
+        """Give a waiting row without a handle that of the same content under another key."""
+        shared = self._table.good_handle(row.id.target, row.media, now) if row.handle is None else None
+        if shared is not None:
+            self._table.share(row, shared, now)
+        return shared is not None
 
     # ── settle and lease ─────────────────────────────────────────────────────
 
@@ -166,8 +173,8 @@ class MemoryStore:
             case Succeeded(_, warmed):
                 table.move(row, Move.SUCCEED, now)
                 row.handle, row.stale, row.reason = handle_of(row.id, warmed, now=now), False, None
-                for other in table.same_content(row.id.target, row.media):
-                    if other.state is State.PENDING and other.handle is None:
+                for other in table.same_content(row.id.target, row.media, State.PENDING):
+                    if other.handle is None:
                         table.share(other, row.handle, now)
             case Retry(_, delay, reason, refund):
                 table.move(row, Move.DEFER if refund else Move.RETRY, now)
@@ -232,6 +239,7 @@ class MemoryStore:
                     attempts=row.attempts,
                     due_in=max(0.0, row.due_at - now) if row.state is State.PENDING else 0.0,
                     failed_ago=now - row.updated_at if row.state is State.FAILED else None,
+                    media=row.media,
                 )
         return found
 

@@ -58,7 +58,7 @@ class Record:
 
 
 Heap = list[tuple[float, int, Record]]
-ContentKey = tuple[str, str | None, MediaKind]
+ContentKey = tuple[str, str | None, MediaKind, State]
 
 
 @define(eq=False)
@@ -104,7 +104,9 @@ class Table:
         step = TRANSITIONS[row.state, move]
         self.counts[row.id.target, row.id.kind, row.state] -= 1
         self.counts[row.id.target, row.id.kind, step.to] += 1
+        self._unindex(row)
         row.state, row.updated_at, row.entry = step.to, now, 0
+        self._index(row)
         row.attempts = 0 if step.attempts is None else row.attempts + step.attempts
 
     def pending(self, targets: Collection[str] | None = None) -> int:
@@ -117,23 +119,16 @@ class Table:
 
     # ── content ──────────────────────────────────────────────────────────────
 
-    def same_content(self, target: str, media: Media) -> list[Record]:
-        """Every row of that target, SHA-256 and kind."""
-        return (
-            []
-            if media.sha256 is None
-            else list(self._by_content.get((target, media.sha256, media.kind), {}).values())
-        )
+    def same_content(self, target: str, media: Media, state: State) -> list[Record]:
+        """Every row of that target, SHA-256, kind and state."""
+        if media.sha256 is None:
+            return []
+        return list(self._by_content.get((target, media.sha256, media.kind, state), {}).values())
 
     def good_handle(self, target: str, media: Media, now: float) -> Handle | None:
         """The ready handle of any key with the same content."""
-        for row in self.same_content(target, media):
-            if (
-                row.state is State.READY
-                and row.handle is not None
-                and not row.stale
-                and not row.has_expired(now)
-            ):
+        for row in self._by_content.get((target, media.sha256, media.kind, State.READY), {}).values():
+            if row.handle is not None and not row.stale and not row.has_expired(now):
                 return row.handle
         return None
 
@@ -186,23 +181,29 @@ class Table:
         return heappop(min(heaps, key=lambda heap: heap[0][:2]))[2] if heaps else None
 
     def next_due(self, now: float) -> float | None:
-        """Seconds until the next delayed row is due or lease runs out; may be early, never late."""
+        """Seconds until the next delayed row is due or lease runs out."""
+        _drop_moved_on(self._delayed)
+        _drop_moved_on(self._leases)
         heads = [heap[0][0] for heap in (self._delayed, self._leases) if heap]
         return max(0.0, min(heads) - now) if heads else None
 
     def _head(self, target: str) -> Heap:
         heap = self._due.get(target, [])
-        while heap and _has_moved_on(heap[0]):
-            heappop(heap)
+        _drop_moved_on(heap)
         return heap
 
 
 def _content(row: Record) -> ContentKey:
-    return row.id.target, row.media.sha256, row.id.kind
+    return row.id.target, row.media.sha256, row.id.kind, row.state
 
 
 def _has_moved_on(place: tuple[float, int, Record]) -> bool:
     return place[1] != place[2].entry
+
+
+def _drop_moved_on(heap: Heap) -> None:
+    while heap and _has_moved_on(heap[0]):
+        heappop(heap)
 
 
 def _pop_until(heap: Heap, now: float) -> Record | None:

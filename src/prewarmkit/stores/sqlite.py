@@ -63,6 +63,8 @@ class SqliteStore:
     ) -> None:
         if max_bytes is not None and max_bytes < 1:
             raise ValueError(f"max_bytes must be 1 or more, not {max_bytes!r}.")
+        if str(path) == ":memory:":
+            raise ValueError("SqliteStore keeps a file, and ':memory:' is none: use MemoryStore.")
         self._db = Database(Path(path), max_bytes)
         self._clock = clock
         self._wakeups = Wakeups()
@@ -123,7 +125,8 @@ class SqliteStore:
             work = Work(connection, self._clock())
             lost = [outcome for outcome in settle if not work.settle(outcome)]
             work.expire()
-            leased = work.lease(lease, targets, lease_seconds) if lease > 0 else []
+            is_any = targets is None or len(targets) > 0
+            leased = work.lease(lease, targets, lease_seconds) if lease > 0 and is_any else []
             pending = self._pending.of(json_list(targets), lambda: work.pending(targets))
             return Turn(leased=leased, lost=lost, pending=pending, next_due=work.next_due())
 

@@ -54,6 +54,8 @@ class Database:
 
     async def open(self) -> None:
         """Connect, and make the file (mode 0600) if it is new."""
+        if self._writer is not None:
+            raise RuntimeError(f"The store on {self.path} is entered already: share it, or make another.")
         self._write_turn, self._read_turn = anyio.CapacityLimiter(1), anyio.CapacityLimiter(1)
         await anyio.to_thread.run_sync(self._open, limiter=self._write_turn)
 

@@ -119,6 +119,7 @@ def as_looked(row: sqlite3.Row, now: float) -> Looked:
         attempts=row["attempts"],
         due_in=max(0.0, row["due_at"] - now) if state is State.PENDING else 0.0,
         failed_ago=now - row["updated_at"] if state is State.FAILED else None,
+        media=as_media(row),
     )
 
 

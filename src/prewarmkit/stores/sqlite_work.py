@@ -81,17 +81,23 @@ class Work:
         media = merged(known, job.media)
         if media != known:
             self.change("describe", id=row["id"], **media_columns(media))
+        if not is_new and not is_queued and not self._is_due_again(row, job):
+            return Enqueued.READY if state is State.READY else Enqueued.FAILED
+        if (is_new or state is not State.WARMING) and self._share(row, media):
+            return Enqueued.READY
         if not is_new and is_queued:
             self._hurry(row, job)
             return Enqueued.DUPLICATE
-        if not is_new and not self._is_due_again(row, job):
-            return Enqueued.READY if state is State.READY else Enqueued.FAILED
-        if row["handle"] is None and (shared := self._good_handle(job.target, media)) is not None:
-            self.change("share", id=row["id"], **handle_columns(shared))
-            return Enqueued.READY
         priority = min(job.priority, row["priority"]) if is_queued else job.priority
         self.change("renew", id=row["id"], **self._due(priority, self.now + job.delay))
         return Enqueued.DUPLICATE if is_queued else Enqueued.QUEUED
+
+    def _share(self, row: sqlite3.Row, media: Media) -> bool:
+        """Give a row without a handle that of the same content under another key."""
+        shared = self._good_handle(row["target"], media) if row["handle"] is None else None
+        if shared is not None:
+            self.change("share", id=row["id"], **handle_columns(shared))
+        return shared is not None
 
     def _is_due_again(self, row: sqlite3.Row, job: Job) -> bool:
         if row["state"] == State.READY:

@@ -359,8 +359,15 @@ def _fault(error: Exception, connection: _Connection, prepared: Prepared) -> Tra
     elif isinstance(error, httpcore.LocalProtocolError):
         text = f"The request to {origin} cannot be sent as HTTP/1.1: {error}"
     else:
-        text = f"The connection to {origin} broke before an answer to {prepared.method} came ({error})."
+        text = (
+            f"The connection to {origin} broke before an answer to {prepared.method} came ({_what(error)})."
+        )
     return TransportError(text, request_sent=connection.has_sent)
+
+
+def _what(error: Exception) -> str:
+    """The error's own words; a reset has none."""
+    return str(error) or type(error).__name__
 
 
 def _connect_fault(error: Exception, origin: Origin) -> TransportError:

@@ -8,6 +8,8 @@ so that a signed request arrives as it was signed. The only module beside
 
 from __future__ import annotations
 
+import functools
+import ssl
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -34,7 +36,10 @@ class _Answer(Protocol):
     def status_code(self) -> int: ...
     @property
     def headers(self) -> _Headers: ...
+    @property
+    def is_stream_consumed(self) -> bool: ...
     def aiter_raw(self) -> AsyncIterator[bytes]: ...
+    def aiter_bytes(self) -> AsyncIterator[bytes]: ...
     async def aclose(self) -> None: ...
 
 
@@ -75,6 +80,10 @@ class HttpxTransport:
     A client's timeouts hold; a bare transport gets 10 s to connect and 30 s for any single wait.
     Entering does nothing and is not needed; leaving closes nothing.
 
+    httpx logs the URL of every request at INFO, and a URL may hold a secret: a bot's token, a signature. The
+    URL of these requests therefore says only its origin in ``str`` and ``repr``, to a host's event hooks
+    too; its ``raw_path`` is whole. Over HTTP/2 the package hpack logs paths at DEBUG: leave that logger above.
+
     Args:
         client_or_transport: Open, and closed by whoever made it.
 
@@ -97,7 +106,11 @@ class HttpxTransport:
             )
         names = [getattr(self._httpx, name) for name in _NOT_SENT]
         self._not_sent: tuple[type[Exception], ...] = tuple(names)
-        self._faults: tuple[type[Exception], ...] = (self._httpx.TransportError, self._httpx.StreamError)
+        self._faults: tuple[type[Exception], ...] = (
+            self._httpx.TransportError,
+            self._httpx.StreamError,
+            ssl.SSLError,  # TLS that breaks after its handshake comes through httpx as it is
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -151,13 +164,15 @@ class HttpxTransport:
         extensions: dict[str, Any] = {"target": prepared.target.encode("ascii")}
         if self._client is None:
             extensions["timeout"] = dict(_SECONDS)
+        quiet_url = _quiet_url_class(self._httpx)(url)
         request = self._httpx.Request(
             prepared.method,
-            url,
+            quiet_url,
             headers=prepared.headers,
             content=None if prepared.body is None else outgoing,
             extensions=extensions,
         )
+        request.url = quiet_url  # the request has made a plain one of it
         try:
             if self._client is not None:
                 return await self._client.send(request, stream=True, auth=None, follow_redirects=False)
@@ -188,7 +203,9 @@ class _RawBody:
         if self._is_done:
             raise StopAsyncIteration
         if self._chunks is None:
-            self._chunks = self._answer.aiter_raw()
+            # A client's mock or caching transport may give an answer that was read already.
+            was_read = self._answer.is_stream_consumed
+            self._chunks = self._answer.aiter_bytes() if was_read else self._answer.aiter_raw()
         try:
             return await anext(self._chunks)
         except self._faults as error:
@@ -218,6 +235,19 @@ class _RawBody:
 async def _shielded(clean_up: Any) -> None:
     with anyio.CancelScope(shield=True):
         await clean_up()
+
+
+@functools.cache
+def _quiet_url_class(httpx: Any) -> Any:
+    """The family's ``URL`` whose text, which httpx logs, is its origin only."""
+
+    def text(url: Any) -> str:
+        return f"{url.scheme}://{url.netloc.decode('ascii')}/"
+
+    def representation(url: Any) -> str:
+        return f"URL({text(url)!r})"
+
+    return type("URL", (httpx.URL,), {"__str__": text, "__repr__": representation})
 
 
 def _family_of(given: object) -> Any:

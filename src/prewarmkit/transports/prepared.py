@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import AsyncIterable, AsyncIterator
-from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
@@ -22,6 +21,9 @@ _CHUNK_BYTES = 256 * 1024
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _URL = re.compile(r"[!-~]+")
+_AUTHORITY = re.compile(r"(?P<host>[^\[\]:]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{0,5}))?")
+_LAST_PORT = 65535
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -75,13 +77,16 @@ def _origin(scheme: str, netloc: str) -> tuple[Origin, str]:
         raise ValueError(f"The url must begin with http:// or https://, not {scheme!r}.")
     if "@" in netloc:
         raise ValueError("The url must hold no user name or password: put credentials into headers.")
-    parts = urlsplit(f"{scheme}://{netloc}")
-    if not parts.hostname:
-        raise ValueError("The url names no host.")
+    parts = _AUTHORITY.fullmatch(netloc)
+    if parts is None:
+        # Not shown: with credentials put wrongly into a URL it may be a part of the secret that stands there.
+        raise ValueError("The url has a host or port that is not well-formed.")
     default = _DEFAULT_PORTS[scheme]
-    port = parts.port if parts.port is not None else default
-    shown = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return Origin(scheme, parts.hostname, port), shown if port == default else f"{shown}:{port}"
+    port = int(parts["port"] or default)
+    if port > _LAST_PORT:
+        raise ValueError("The url has a port over 65535.")
+    host = parts["host"].strip("[]")
+    return Origin(scheme, host, port), parts["host"] if port == default else f"{parts['host']}:{port}"
 
 
 def split_url(url: str) -> tuple[Origin, str, str]:
@@ -160,8 +165,8 @@ def _headers(
         lowered = name.lower()
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"A header's name must be a word, not {name!r}.")
-        if "\r" in value or "\n" in value or "\0" in value:
-            raise ValueError(f"The header {name!r} must hold no line break.")
+        if _CONTROL.search(value):
+            raise ValueError(f"The header {name!r} must hold no line break or other control character.")
         if lowered in {"transfer-encoding", "connection", "expect"}:
             raise ValueError(f"The header {name!r} is the transport's own affair: leave it out.")
         if lowered == "content-length" and value != str(length or 0):

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from typing import Any, cast
 
 import anyio
@@ -22,6 +23,23 @@ _READ_BYTES = 64 * 1024
 # How long the rest of an early answer may take once its first bytes are there. The write that
 # is under way is only given up after it: cancelling a TLS write breaks the stream for reading too.
 _REST_OF_ANSWER_SECONDS = 0.25
+
+
+class _TlsReadError(httpcore.ReadError):
+    """TLS that broke after its handshake."""
+
+
+class _TlsWriteError(httpcore.WriteError):
+    """The same, found while writing."""
+
+
+@contextmanager
+def _tls_faults(kind: type[_TlsReadError | _TlsWriteError]) -> Generator[None]:
+    """Turn what httpcore lets through, such as the alert that a client's certificate is missing, into its errors."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        raise kind(f"TLS: {error.reason or error}") from error
 
 
 class WatchedStream(httpcore.AsyncNetworkStream):
@@ -39,6 +57,7 @@ class WatchedStream(httpcore.AsyncNetworkStream):
         self._head = b""
         self._is_answered = False
         self._is_ended = False
+        self._broken: _TlsReadError | None = None
         self.watching = False
         self.has_written = False
         self.has_read = False
@@ -56,10 +75,13 @@ class WatchedStream(httpcore.AsyncNetworkStream):
             if len(data) > max_bytes:
                 self._ahead.appendleft(data[max_bytes:])
                 data = data[:max_bytes]
+        elif self._broken is not None:
+            raise self._broken
         elif self._is_ended:
             return b""
         else:
-            data = await self._stream.read(max_bytes, timeout)
+            with _tls_faults(_TlsReadError):
+                data = await self._stream.read(max_bytes, timeout)
         self.has_read = self.has_read or bool(data)
         return data
 
@@ -72,7 +94,8 @@ class WatchedStream(httpcore.AsyncNetworkStream):
             return
         self.has_written = True
         if not self.watching:
-            await self._stream.write(buffer, timeout)
+            with _tls_faults(_TlsWriteError):
+                await self._stream.write(buffer, timeout)
             return
         # An answer in the kernel's buffer must be taken out before a write can fail: asyncio
         # drops what is unread as soon as it sees the reset.
@@ -116,7 +139,8 @@ class WatchedStream(httpcore.AsyncNetworkStream):
 
             tasks.start_soon(watch)
             try:
-                await self._stream.write(buffer, timeout)
+                with _tls_faults(_TlsWriteError):
+                    await self._stream.write(buffer, timeout)
             except (httpcore.NetworkError, httpcore.TimeoutException) as error:
                 failure = error
             tasks.cancel_scope.cancel()
@@ -133,7 +157,10 @@ class WatchedStream(httpcore.AsyncNetworkStream):
 
     async def _take(self) -> None:
         try:
-            data = await self._stream.read(_READ_BYTES)
+            with _tls_faults(_TlsReadError):
+                data = await self._stream.read(_READ_BYTES)
+        except _TlsReadError as error:
+            self._broken, data = error, b""  # an alert says why: who reads on is told
         except httpcore.NetworkError:
             data = b""  # a reset ends the answer as a close does; who reads on sees it cut short
         if data:

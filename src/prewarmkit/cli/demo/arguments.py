@@ -1,6 +1,7 @@
 """What ``demo`` may be told, and what it says of itself under ``--help``.
 
-Loads neither the library nor an extra: ``--help`` works without, and a missing extra is one message."""
+Loads neither the library nor an extra: ``--help`` works without, and a missing extra is one message.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +13,19 @@ from typing import Any
 
 from attrs import frozen
 
-__all__ = ["DEFAULT_COUNT", "FAULTS", "Options", "add_to"]
+__all__ = ["DEFAULT_COUNT", "FAULTS", "S3_SERVERS", "Options", "add_arguments"]
 
 DEFAULT_COUNT = 300
 _FAULT_COUNT = 24
 _DEFAULT_CHATS = 25
 _DEFAULT_CONCURRENCY = 6
+_DEFAULT_LEASE = 5
 _MOST_MEDIA = 100_000
+_MOST_CHATS = 1000
+_MOST_CONCURRENCY = 500
 _NEEDED = ("rich", "aiohttp")
 
+S3_SERVERS = ("seaweedfs", "rclone")
 FAULTS = {
     "wrong-secret": "the worker signs with another secret access key",
     "missing-bucket": "the worker reads from a bucket that is not there",
@@ -64,6 +69,8 @@ class Options:
         chats: Private warmup chats.
         has_budget: Whether sending keeps to Telegram's limits.
         concurrency: Media that are warmed at once.
+        s3: Which S3 server; ``None``: the best that is installed.
+        lease_seconds: How long a dead worker keeps its media.
         fault: What to break.
         is_json: Whether only JSON goes to standard output.
     """
@@ -75,6 +82,8 @@ class Options:
     chats: int = _DEFAULT_CHATS
     has_budget: bool = True
     concurrency: int = _DEFAULT_CONCURRENCY
+    s3: str | None = None
+    lease_seconds: int = _DEFAULT_LEASE
     fault: str | None = None
     is_json: bool = False
 
@@ -84,58 +93,81 @@ class Options:
         return DEFAULT_COUNT if self.fault is None else _FAULT_COUNT
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command ``demo``."""
-    parser = commands.add_parser(
-        "demo",
-        help="run the main job on real servers on this machine",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    what = parser.add_argument_group("what is warmed")
-    what.add_argument(
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Teach a parser all that ``demo`` may be told, and what to run."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    _add_what(parser)
+    _add_how(parser)
+
+    def run(parsed: argparse.Namespace) -> int:
+        return _run(_options(parser, parsed))
+
+    parser.set_defaults(run=run)
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is warmed")
+    group.add_argument(
         "--count",
         type=_number(1, _MOST_MEDIA),
         metavar="N",
-        help=f"media to make: PNG, GIF, MP4, MP3, WAV, OGG, PDF, ZIP, text, 20 KB to 5 MB (default {DEFAULT_COUNT}; "
-        f"{_FAULT_COUNT} with --fault)",
+        help=f"media to make: PNG, GIF, MP4, MP3, WAV, OGG, PDF, ZIP, text, 20 KB to 5 MB "
+        f"(default {DEFAULT_COUNT}; {_FAULT_COUNT} with --fault)",
     )
-    what.add_argument("--seed", type=int, metavar="N", help="other seeds make other media (default 0)")
-    what.add_argument(
+    group.add_argument("--seed", type=int, metavar="N", help="other seeds make other media (default 0)")
+    group.add_argument(
         "--media",
         type=_directory,
         metavar="DIRECTORY",
         help="warm these files instead, subdirectories too, hidden ones left out; the extension gives the kind",
     )
-    how = parser.add_argument_group("how")
-    how.add_argument(
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how")
+    group.add_argument(
         "--chats",
-        type=_number(1, 1000),
+        type=_number(1, _MOST_CHATS),
         default=_DEFAULT_CHATS,
         metavar="N",
-        help="private warmup chats; each takes one message a second (default %(default)s)",
+        help="private warmup chats; each takes one medium a second (default %(default)s)",
     )
-    how.add_argument("--no-budget", action="store_true", help="keep to none of Telegram's limits")
-    how.add_argument(
+    group.add_argument("--no-budget", action="store_true", help="keep to none of Telegram's limits")
+    group.add_argument(
         "--concurrency",
-        type=_number(1, 500),
+        type=_number(1, _MOST_CONCURRENCY),
         default=_DEFAULT_CONCURRENCY,
         metavar="N",
         help="media that are warmed at once (default %(default)s)",
     )
-    how.add_argument("--store", type=_store, default="sqlite", metavar="sqlite", help="where the table lives")
-    how.add_argument(
+    group.add_argument(
+        "--store", type=_store, default="sqlite", metavar="STORE", help="where the table lives: sqlite"
+    )
+    group.add_argument(
+        "--s3",
+        choices=S3_SERVERS,
+        help="which S3 server to start (default: seaweedfs where it is installed; rclone starts faster)",
+    )
+    group.add_argument(
+        "--lease",
+        type=_number(1, 60),
+        default=_DEFAULT_LEASE,
+        metavar="SECONDS",
+        help="how long the media of a killed worker wait for the next one (default %(default)s)",
+    )
+    group.add_argument(
         "--data",
         type=_path,
         metavar="DIRECTORY",
         help="keep everything there and go on from it; without it a temporary folder is used and removed",
     )
-    how.add_argument("--fault", choices=FAULTS, metavar="FAULT", help="break something on purpose, see below")
-    how.add_argument(
+    group.add_argument(
+        "--fault", choices=FAULTS, metavar="FAULT", help="break something on purpose, see below"
+    )
+    group.add_argument(
         "--json", action="store_true", help="print the figures as JSON; progress goes to standard error"
     )
-    parser.set_defaults(run=lambda parsed: _run(_options(parser, parsed)))
 
 
 def _options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> Options:
@@ -152,6 +184,8 @@ def _options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> Opt
         chats=parsed.chats,
         has_budget=not parsed.no_budget,
         concurrency=parsed.concurrency,
+        s3=parsed.s3,
+        lease_seconds=parsed.lease,
         fault=parsed.fault,
         is_json=parsed.json,
     )

@@ -55,11 +55,7 @@ class _Session:
         keeps_folder = not self._place.is_temporary
         try:
             outcome = anyio.run(self._main, backend=_BACKEND)
-            if outcome is None:
-                code = self._interrupted()
-            else:
-                code = self._telling.outcome(outcome)
-                keeps_folder = keeps_folder or code != 0
+            code = self._interrupted() if outcome is None else self._telling.outcome(outcome)
         except (PrewarmKitError, OSError) as error:
             code = self._telling.failed(error)
             keeps_folder = keeps_folder or getattr(error, "queued", 0) > 0
@@ -80,7 +76,7 @@ class _Session:
                     group.start_soon(self._heed_signals, group.cancel_scope)
                 outcome = await run_demo(self._options, self._place, self._screen)
                 group.cancel_scope.cancel()
-        except* (PrewarmKitError, OSError) as errors:
+        except* (PrewarmKitError, OSError, SystemExit) as errors:  # rich exits where nobody reads on
             failure = first_of(errors)
         if failure is not None:
             raise failure

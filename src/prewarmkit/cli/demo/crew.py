@@ -15,11 +15,10 @@ from attrs import define, field
 
 from prewarmkit import PrewarmKitError
 from prewarmkit.cli.demo.figures import WorkerFigures
-from prewarmkit.cli.demo.place import Place
+from prewarmkit.cli.demo.place import Place, last_words
 from prewarmkit.cli.demo.screen import Bar, Screen
 from prewarmkit.cli.demo.servers import Child, start_child
 from prewarmkit.cli.demo.wire import Order, Report
-from prewarmkit.cli.demo.worker import LEASE_SECONDS
 
 __all__ = ["Trouble", "warm_all"]
 
@@ -98,9 +97,9 @@ class _Crew:
         if is_done:
             return True
         if code >= 0 and sys.platform != "win32":
-            raise PrewarmKitError(f"The worker ended with code {code}: {self.place.last_words()}")
+            raise PrewarmKitError(f"The worker ended with code {code}: {last_words(self.place.log)}")
         self.screen.warn(
-            f"worker {child.pid} was killed{_by(code)}; what it held is free again within {LEASE_SECONDS:g} s"
+            f"worker {child.pid} was killed{_by(code)}; what it held is free again within {self.order.lease_seconds:g} s"
         )
         return False
 

@@ -132,11 +132,13 @@ class Figures:
     """What one run of the demo showed.
 
     Attributes:
+        allowed_per_minute: Media a minute that the budget allows in the long run; ``None``: no budget.
+        chats: Private warmup chats.
         media: How many there are.
         media_bytes: How large all of them are.
         warmed: How many this run made ready.
         uploaded_bytes: What the Bot API server got from this run.
-        repeated: Uploads that were made again after a kill.
+        repeated: Uploads beyond one a medium: a kill came between upload and commit, or no answer came.
         warming_seconds: From the first medium begun to the last one ready; ``None``: none was warmed.
         warming: Spans of warming, the wait for the budget included.
         moving: Spans that the bytes were on their way, from the bucket to the answer of the Bot API server.
@@ -154,6 +156,8 @@ class Figures:
         total_seconds: The whole run.
     """
 
+    allowed_per_minute: int | None
+    chats: int
     media: int
     media_bytes: int
     warmed: int
@@ -182,13 +186,18 @@ class Figures:
 
     @property
     def success_rate(self) -> float | None:
-        """succeeded / (succeeded + failed); ``None`` at 0/0."""
+        """Succeeded / (succeeded + failed); ``None`` at 0/0."""
         return _rate(self.succeeded, self.failed)
 
     @property
     def signing_hit_rate(self) -> float | None:
         """Hits of the signing-key cache; ``None`` at 0/0."""
         return _rate(self.signing_hits, self.signing_misses)
+
+    @property
+    def survival(self) -> float | None:
+        """The part of all media that is ready though workers were killed; ``None``: none was."""
+        return self.lookup_hits / self.media if self.kills and self.media else None
 
     @property
     def lookup_hit_rate(self) -> float | None:
@@ -198,6 +207,7 @@ class Figures:
     def to_json(self) -> dict[str, Any]:
         """The figures for scripts; durations in seconds, sizes in bytes."""
         return {
+            "budget": {"chats": self.chats, "media_per_minute": self.allowed_per_minute},
             "media": self.media,
             "media_bytes": self.media_bytes,
             "warming": {
@@ -227,6 +237,7 @@ class Figures:
             "worker": {
                 "started": self.workers,
                 "killed": self.kills,
+                "survival": self.survival,
                 "peak_memory_bytes": self.peak_memory_bytes,
             },
             "original": [asdict(phase) for phase in ORIGINAL],

@@ -22,10 +22,13 @@ from attrs import asdict, frozen
 from prewarmkit.cli.demo.arguments import Options
 from prewarmkit.errors import ConfigurationError
 
-__all__ = ["Place", "Plan", "Stored", "open_place"]
+__all__ = ["Place", "Plan", "Stored", "last_words", "open_place", "remove"]
 
 _LOCK = "lock"
 _PLAN = "demo.json"
+_LOG = "demo.log"
+_PART = "demo.json.part"
+_OURS = {_LOCK, _LOG, _PART}  # what a demo leaves that never got as far as to have a plan
 
 
 @frozen(kw_only=True)
@@ -36,11 +39,13 @@ class Plan:
         count: Media to make.
         seed: What from.
         media: The directory of one's own files instead; ``None``: they are made.
+        s3: Which S3 server keeps them; ``None``: the best that is installed.
     """
 
     count: int
     seed: int
     media: str | None
+    s3: str | None
 
 
 @frozen(kw_only=True)
@@ -75,11 +80,6 @@ class Place:
     plan: Plan
 
     @property
-    def objects(self) -> Path:
-        """The S3 server's data."""
-        return self.path / "s3"
-
-    @property
     def database(self) -> Path:
         """The table: queue and cache at once."""
         return self.path / "prewarm.db"
@@ -91,16 +91,19 @@ class Place:
 
     @property
     def log(self) -> Path:
-        """What the library has to say, and the worker's last words."""
-        return self.path / "demo.log"
+        """What the library has to say, and a worker's last words."""
+        return self.path / _LOG
 
-    def last_words(self) -> str:
-        """The last line of the log: why a process ended that should not have."""
-        lines = (
-            self.log.read_text(encoding="utf-8", errors="replace").split("\n") if self.log.exists() else []
-        )
-        said = [line.strip() for line in lines if line.strip()]
-        return said[-1] if said else "it said nothing"
+    @property
+    def server_log(self) -> Path:
+        """What the Bot API server has to say."""
+        return self.path / "bot-api.log"
+
+    def settle(self) -> None:
+        """From now on the folder has its plan, for good."""
+        unfinished = self.path / _PART
+        unfinished.write_text(json.dumps(asdict(self.plan)) + "\n", encoding="utf-8")
+        unfinished.replace(self.path / _PLAN)
 
     @property
     def _manifest(self) -> Path:
@@ -132,16 +135,21 @@ def open_place(options: Options) -> Generator[Place]:
     Raises:
         ConfigurationError: It is somebody else's, is in use, or holds another demo.
     """
-    if options.data is None:
-        path = Path(tempfile.mkdtemp(prefix="prewarmkit-demo-"))
-        yield Place(path, True, _planned(options))  # noqa: FBT003 - a value's second field
-        return
     path = options.data
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not (path / _PLAN).exists() and any(each.name != _LOCK for each in path.iterdir()):
+    if path is None:
+        path = Path(tempfile.mkdtemp(prefix="prewarmkit-demo-"))
+    else:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (path / _PLAN).exists() and any(each.name not in _OURS for each in path.iterdir()):
         raise ConfigurationError(f"{path} is not empty and holds no demo: choose a new directory for --data.")
     with _locked(path):
-        yield Place(path, False, _plan_of(path, options))  # noqa: FBT003 - as above
+        yield Place(path, options.data is None, _plan_of(path, options))
+
+
+def last_words(log: Path) -> str:
+    """The last line of a log: why a process ended that should not have."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    return text.strip().rpartition("\n")[2] or "it said nothing"
 
 
 def remove(place: Place) -> None:
@@ -154,18 +162,15 @@ def _planned(options: Options) -> Plan:
         count=options.default_count if options.count is None else options.count,
         seed=options.seed or 0,
         media=None if options.media is None else str(options.media),
+        s3=options.s3,
     )
 
 
 def _plan_of(path: Path, options: Options) -> Plan:
-    """The plan that the folder has, or gets now; what the command line repeats must agree."""
+    """The plan that the folder has, or will get; what the command line repeats must agree."""
     file = path / _PLAN
     if not file.exists():
-        plan = _planned(options)
-        unfinished = file.with_suffix(".part")
-        unfinished.write_text(json.dumps(asdict(plan)) + "\n", encoding="utf-8")
-        unfinished.replace(file)
-        return plan
+        return _planned(options)
     try:
         plan = Plan(**json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
@@ -174,6 +179,7 @@ def _plan_of(path: Path, options: Options) -> Plan:
         "count": options.count,
         "seed": options.seed,
         "media": None if options.media is None else str(options.media),
+        "s3": options.s3,
     }
     for name, value in said.items():
         was = getattr(plan, name)

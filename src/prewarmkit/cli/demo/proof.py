@@ -117,7 +117,8 @@ async def wrong_of(store: SqliteStore) -> dict[str, str]:
     after: str | None = None
     while rows := await store.list((State.PENDING, State.WARMING, State.FAILED), after=after, limit=_PAGE):
         for row in rows:
-            reasons[row.id.key] = f"is {row.state}" + (f": {row.reason}" if row.reason else "")
+            state = "failed" if row.state is State.FAILED else f"is {row.state}"
+            reasons[row.id.key] = state + (f": {row.reason}" if row.reason else "")
         after = rows[-1].cursor
     return reasons
 

@@ -70,13 +70,14 @@ class Screen:
             yield Bar(self, what, total, None, None)
             return
         progress = Progress(
-            SpinnerColumn(finished_text="✓"),
+            SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             _Counted("{task.completed:,}/{task.total:,}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}", style="dim"),
             console=self.console,
+            transient=True,
         )
         with progress:
             yield Bar(

@@ -19,15 +19,15 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from attrs import define, field, frozen
 
 from prewarmkit import Credentials, PrewarmKitError
-from prewarmkit.cli.demo.place import Place
+from prewarmkit.cli.demo.place import Place, last_words
 from prewarmkit.testing.botapi import FAKE_BOT
-from prewarmkit.testing.processes import ServerFailed
-from prewarmkit.testing.s3 import S3Server
+from prewarmkit.testing.processes import ServerFailed, binary
+from prewarmkit.testing.s3 import RcloneServer, S3Server, SeaweedServer
 
 __all__ = ["Child", "Servers", "start_child", "start_servers"]
 
 _LONGEST_LINE = 1 << 24
-_GRACE_SECONDS = 3.0
+_GRACE_SECONDS = 1.5
 _START_SECONDS = 30.0
 _LOOK_SECONDS = 0.5
 
@@ -148,8 +148,8 @@ async def start_servers(place: Place) -> AsyncGenerator[Servers]:
     """
     arguments = ["--port", "0", "--token", FAKE_BOT, "--journal", str(place.journal)]
     async with (
-        start_child("prewarmkit.testing.botapi", arguments, log=place.log) as bot_api,
-        S3Server.best(place.objects) as s3,
+        start_child("prewarmkit.testing.botapi", arguments, log=place.server_log) as bot_api,
+        _s3_server(place) as s3,
     ):
         yield Servers(
             s3_name=s3.name,
@@ -162,10 +162,19 @@ async def start_servers(place: Place) -> AsyncGenerator[Servers]:
         )
 
 
+def _s3_server(place: Place) -> S3Server:
+    # Each has a folder of its own: neither can read what the other keeps.
+    match place.plan.s3 or ("seaweedfs" if binary("weed") else "rclone"):
+        case "seaweedfs":
+            return SeaweedServer(place.path / "s3-seaweedfs")
+        case _:
+            return RcloneServer(place.path / "s3-rclone")
+
+
 async def _address(bot_api: Child, place: Place) -> str:
     line = None
     with anyio.move_on_after(_START_SECONDS):
         line = await bot_api.line()
     if line is None:
-        raise PrewarmKitError(f"The Bot API server did not start: {place.last_words()}")
+        raise PrewarmKitError(f"The Bot API server did not start: {last_words(place.server_log)}")
     return str(json.loads(line)["url"])

@@ -15,11 +15,11 @@ import anyio.to_thread
 from attrs import define, field, frozen
 
 from prewarmkit import PoolSettings, PrewarmKitError, PrewarmPool, R2Client
-from prewarmkit.cli.demo import proof
+from prewarmkit.cli.demo import pace, proof
 from prewarmkit.cli.demo.arguments import Options
 from prewarmkit.cli.demo.crew import Trouble, warm_all
 from prewarmkit.cli.demo.faults import spoiled
-from prewarmkit.cli.demo.figures import Figures, WorkerFigures
+from prewarmkit.cli.demo.figures import Figures, Spans, WorkerFigures
 from prewarmkit.cli.demo.library import Item, items_of, upload
 from prewarmkit.cli.demo.place import Place, Stored
 from prewarmkit.cli.demo.screen import Screen
@@ -27,7 +27,7 @@ from prewarmkit.cli.demo.servers import Servers, start_servers
 from prewarmkit.cli.demo.wire import Order, first_of
 from prewarmkit.cli.demo.worker import bot_of, bucket_of
 from prewarmkit.stores import SqliteStore, State
-from prewarmkit.targets import RateLimits, TelegramTarget
+from prewarmkit.targets import TelegramTarget
 from prewarmkit.testing.botapi import Upload, read_journal
 
 __all__ = ["Outcome", "Stopped", "run_demo"]
@@ -81,9 +81,7 @@ class _Demo:
         stored = await self._upload()
         uploads_before = await self._journal()
         await self._enqueue(stored)
-        ready_before = await self._count(State.READY)
-        await self._warm(len(stored))
-        warmed = await self._count(State.READY) - ready_before
+        warmed = await self._warm(len(stored))
         media = proof.media_of(stored)
         second = await proof.look_up_all(self.pool, media)
         uploads = await self._journal()
@@ -118,16 +116,21 @@ class _Demo:
             except ValueError as error:
                 raise Trouble(str(error)) from error
 
-    async def _warm(self, total: int) -> None:
+    async def _warm(self, total: int) -> int:
+        """How many became ready."""
+
         async def count_done() -> int:
             return await self._count(State.READY, State.FAILED)
 
         if await count_done() == total:
             self.screen.good("nothing is left to warm")
-            return
+            return 0
+        before = await self._count(State.READY)
         with self.screen.bar("warming", total) as bar:
             await warm_all(self.order, self.place, self.screen, self.workers, bar, count_done=count_done)
-            bar.update(await count_done())
+        warmed = await self._count(State.READY) - before
+        self.screen.good(f"{warmed:,} warmed in {self.workers.seconds or 0.0:.1f} s")
+        return warmed
 
     async def _problems(
         self, stored: list[Stored], second: proof.SecondPass, uploads: list[Upload]
@@ -151,15 +154,17 @@ class _Demo:
     ) -> Figures:
         workers = self.workers
         return Figures(
+            allowed_per_minute=pace.allowed_per_minute(self.options),
+            chats=self.options.chats,
             media=len(stored),
             media_bytes=sum(each.size for each in stored),
             warmed=warmed,
             uploaded_bytes=sum(upload.size for upload in new),
-            repeated=len(new) - len({upload.file_id for upload in new}),
+            repeated=max(0, len(new) - warmed),
             warming_seconds=workers.seconds,
-            warming=proof.Spans.of(workers.warms),
-            moving=proof.Spans.of(workers.moves),
-            queue_wait=proof.Spans.of(workers.waits),
+            warming=Spans.of(workers.warms),
+            moving=Spans.of(workers.moves),
+            queue_wait=Spans.of(workers.waits),
             lookup=second.lookup,
             lookup_hits=second.hits,
             succeeded=workers.total("succeeded"),
@@ -195,13 +200,14 @@ async def run_demo(options: Options, place: Place, screen: Screen) -> Outcome:
     """
     began = time.monotonic()
     items = await anyio.to_thread.run_sync(items_of, place.plan)
+    await anyio.to_thread.run_sync(place.settle)
     screen.say("starting an S3 server and a Bot API server on this machine …")
     async with start_servers(place) as servers:
         screen.good(
             f"{servers.s3_name} at {servers.endpoint}, Bot API server at {servers.api_base} "
             f"({time.monotonic() - began:.1f} s)"
         )
-        screen.say(pace_of(options))
+        screen.say(pace.said(options))
         async with _opened(options, place, screen, items, servers) as demo:
             demo.began = began
             return await _watched(demo, servers)
@@ -238,6 +244,7 @@ async def _opened(
         chats=options.chats,
         has_budget=options.has_budget,
         concurrency=options.concurrency,
+        lease_seconds=options.lease_seconds,
         database=str(place.database),
     )
     async with AsyncExitStack() as stack:
@@ -250,26 +257,19 @@ async def _opened(
         yield _Demo(options, place, screen, items, order, bucket, store, bot, pool)
 
 
-def pace_of(options: Options) -> str:
-    """The budget, in words."""
-    if not options.has_budget:
-        return "budget: none, so as fast as this machine goes (Telegram would not take it)"
-    limits = RateLimits()
-    each = min(limits.chat_per_second * 60, limits.private_per_minute)
-    bot = (limits.bot_per_second - limits.reserve_per_second) * 60
-    chats = f"{options.chats} private warmup chat{'' if options.chats == 1 else 's'}"
-    return (
-        f"budget: {chats} at {each} media a minute each, the bot at {bot:,}: "
-        f"{min(bot, each * options.chats):,} a minute in the long run (--no-budget: no limits)"
-    )
+_TO_DO = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EMFILE: "allow this process more open files (ulimit -n)",
+    errno.ENFILE: "have fewer files open on this machine",
+    errno.ENOMEM: "free some memory",
+}
 
 
 def said_of(error: BaseException) -> str:
     """An error in one line for the operator."""
-    if isinstance(error, OSError):
-        where = f" ({error.filename})" if error.filename else ""
-        to_do = (
-            "free some space" if error.errno == errno.ENOSPC else "choose what this user can read and write"
-        )
-        return f"{error.strerror or error}{where}: {to_do}, then run it again."
-    return str(error)
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f" ({error.filename})" if error.filename else ""
+    to_do = _TO_DO.get(error.errno or 0, "choose what this user can read and write")
+    return f"{error.strerror or error}{where}: {to_do}, then run it again."

@@ -5,6 +5,8 @@ Owns how numbers look. Knows nothing of where they come from.
 
 from __future__ import annotations
 
+import math
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -19,8 +21,10 @@ def show(console: Console, figures: Figures) -> None:
     console.print()
     if figures.warmed:
         console.print(_beside_the_original(figures))
-        console.print(_facts(figures))
     console.print(_spans(figures))
+    if figures.warmed:
+        console.print(_facts(figures))
+        console.print()
     for note in _notes(figures):
         console.print(note, style="dim", markup=False, highlight=False)
 
@@ -50,7 +54,7 @@ def _beside_the_original(figures: Figures) -> Table:
     table.add_row(
         "survives a crash",
         *(_percent(phase.survival) for phase in ORIGINAL),
-        f"killed {figures.kills}×" if figures.kills else "not killed",
+        "not killed" if figures.survival is None else _percent(figures.survival),
     )
     return table
 
@@ -73,16 +77,24 @@ def _spans(figures: Figures) -> Table:
 
 def _notes(figures: Figures) -> list[str]:
     notes = [
-        "A look-up of a ready medium is one indexed read and moves no media, so it is timed apart: latencies "
-        "as planned for phase 3 can be promised for it alone, for an upload over the Internet takes longer."
+        (
+            "A look-up of a ready medium is one indexed read and moves no media, so it is timed apart: latencies "
+            "as planned for phase 3 can be promised for it alone, for an upload over the Internet takes longer."
+        )
     ]
     if figures.warmed:
         notes.append(
             "Warming is bucket to file_id, its turn in the budget included; here every server is on this machine."
         )
+    if (figures.media_per_minute or 0) > (figures.allowed_per_minute or math.inf):
+        notes.append(
+            f"The first second of a budget may be spent at once, so a short run shows more than "
+            f"{figures.allowed_per_minute:,} a minute."
+        )
     if figures.repeated:
         notes.append(
-            f"{figures.repeated} media were uploaded twice, since a kill came between upload and commit."
+            f"{figures.repeated} uploads were made again, for their outcome was not known: nothing is lost, "
+            "and a medium may arrive twice."
         )
     return notes
 
@@ -92,7 +104,7 @@ def _milliseconds(spans: Spans) -> list[str]:
 
 
 def _facts(figures: Figures) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=True)
+    table = Table(box=box.SIMPLE, show_header=False, title="The worker", title_justify="left")
     table.add_column("")
     table.add_column("", justify="left")
     keys = figures.signing_hits + figures.signing_misses

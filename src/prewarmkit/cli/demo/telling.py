@@ -45,8 +45,8 @@ class Telling:
                 self.screen.say(f"    … and {len(problems) - _MOST_PROBLEMS:,} more")
         else:
             self.screen.good(
-                f"{figures.media:,} of {figures.media:,} media are ready, and what the Bot API server got has "
-                f"the source's SHA-256 ({figures.total_seconds:.1f} s in all)"
+                f"{figures.media:,} of {figures.media:,} media are ready, each arrived with the source's SHA-256 "
+                f"({figures.total_seconds:.1f} s in all)"
             )
         self._print_json({"ok": not problems, "problems": problems, **_json_of(outcome)})
         return 1 if problems else 0

@@ -7,7 +7,7 @@ its end is the worker's end. The worker answers with `Report` lines. Pure values
 from __future__ import annotations
 
 import json
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from attrs import asdict, field, frozen
 
@@ -30,6 +30,7 @@ class Order:
         chats: Private warmup chats.
         has_budget: Whether to keep to Telegram's limits.
         concurrency: Media that are warmed at once.
+        lease_seconds: How long the media of a dead worker wait for the next one.
         database: The SQLite file.
         max_bytes: How large it may get; ``None``: no bound.
     """
@@ -43,6 +44,7 @@ class Order:
     chats: int
     has_budget: bool
     concurrency: int
+    lease_seconds: float
     database: str
     max_bytes: int | None = None
 
@@ -108,5 +110,5 @@ class Report:
 def first_of(error: BaseException) -> BaseException:
     """The first error in a group, however deep; tasks that fail together raise one."""
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return error

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.from_thread
@@ -21,22 +20,15 @@ import anyio.lowlevel
 from attrs import define, field
 
 from prewarmkit import Credentials, PoolSettings, PrewarmKitError, PrewarmPool, R2Client
+from prewarmkit.cli.demo.pace import limits_of
 from prewarmkit.cli.demo.timed import TimedSource
 from prewarmkit.cli.demo.wire import Order, Report, first_of
 from prewarmkit.pool.events import MediaReady, MediaStarted, StoreTrouble, TargetPaused
 from prewarmkit.stores import SqliteStore
-from prewarmkit.targets import RateLimits, TelegramTarget
+from prewarmkit.targets import TelegramTarget
 
-__all__ = ["bot_of", "main", "bucket_of"]
+__all__ = ["bot_of", "bucket_of", "main"]
 
-LEASE_SECONDS = 5.0
-"""How long the media of a killed worker wait for the next one; the library's default is a minute."""
-
-_SETTINGS: dict[str, Any] = {
-    "lease_seconds": LEASE_SECONDS,
-    "poll_interval_seconds": 0.5,
-    "retry_base_seconds": 0.5,
-}
 _FIRST_CHAT = 1001
 _REPORT_SECONDS = 0.2
 _LAST_SECONDS = 5.0
@@ -54,7 +46,7 @@ def bot_of(order: Order) -> TelegramTarget:
         order.token,
         warmup_chats=range(_FIRST_CHAT, _FIRST_CHAT + order.chats),
         api_base=order.api_base,
-        budget=RateLimits() if order.has_budget else None,
+        budget=limits_of(has_budget=order.has_budget),
     )
 
 
@@ -119,7 +111,13 @@ class _Diary:
 
 async def _work(order: Order) -> None:
     diary = _Diary()
-    settings = PoolSettings(concurrency=order.concurrency, **_SETTINGS)
+    settings = PoolSettings(
+        concurrency=order.concurrency,
+        # A demo cannot wait as long as a service can: the defaults are a minute, 2 s and a minute.
+        lease_seconds=order.lease_seconds,
+        poll_interval_seconds=0.5,
+        retry_base_seconds=0.5,
+    )
     async with (
         bucket_of(order) as bucket,
         SqliteStore(order.database, max_bytes=order.max_bytes) as store,

@@ -14,8 +14,11 @@ from attrs import field, frozen
 
 __all__ = ["Answer", "parse_answer"]
 
-_RETRY_AFTER = re.compile(r"retry after (\d+)", re.IGNORECASE)
+_RETRY_AFTER = re.compile(r"retry after ([0-9]{1,20})", re.IGNORECASE)
 _SNIPPET = 120
+_LONGEST_SECONDS = 14 * 24 * 3600
+"""What the Bot API server itself can say; a number beyond it is nonsense, and may not even fit a float."""
+_WHOLE = re.compile(r"\s*-?[0-9]{1,20}\s*", re.ASCII)
 
 
 @frozen
@@ -52,7 +55,7 @@ def _number(value: object) -> int | None:
         return None
     if isinstance(value, int):
         return value
-    if isinstance(value, str) and value.strip().removeprefix("-").isdecimal():
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
         return int(value)
     return None
 
@@ -61,9 +64,9 @@ def _retry_after(parameters: dict[str, Any], header: str | None, description: st
     for stated in (parameters.get("retry_after"), header):
         seconds = _number(stated)
         if seconds is not None and seconds >= 0:
-            return float(seconds)
+            return float(min(seconds, _LONGEST_SECONDS))
     found = _RETRY_AFTER.search(description)
-    return float(found.group(1)) if found else None
+    return float(min(int(found.group(1)), _LONGEST_SECONDS)) if found else None
 
 
 def parse_answer(status: int, body: str, *, retry_after: str | None = None) -> Answer:

@@ -21,6 +21,7 @@ BASE_SECONDS = 120.0
 SLOWEST_BYTES_PER_SECOND = 64 * 1024
 _MOST_ANSWER_BYTES = 1024 * 1024
 _TOKEN = re.compile(r"([0-9]{1,20}):([A-Za-z0-9_-]+)")
+_URL = re.compile(r"[!-~]+")
 _LONG_ENOUGH = 16
 _FORM = "application/x-www-form-urlencoded"
 
@@ -115,7 +116,12 @@ def _checked(api_base: str) -> str:
     try:
         parts = urlsplit(api_base)
         # Reading the port checks it.
-        is_good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        is_good = (
+            _URL.fullmatch(api_base) is not None
+            and parts.scheme in {"http", "https"}
+            and bool(parts.hostname)
+            and parts.port != 0
+        )
     except ValueError:
         is_good = False
     else:

@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import cast
 
 from attrs import frozen
 
@@ -140,10 +141,15 @@ def check_size(media: Media, size: int) -> None:
     """Refuse what the Bot API would refuse, before a byte is sent.
 
     Raises:
+        TypeError: The source does not say how large it is.
         MediaUnfit: There is nothing in it.
         TooLarge: It is over what its kind may be; `TooLarge.limit` has the number.
     """
     method = METHODS[media.kind]
+    if not isinstance(cast("object", size), int) or size < 0:
+        raise TypeError(
+            f"The source gave {media.key!r} the size {size!r}: ObjectInfo.size is a number of bytes."
+        )
     if size == 0:
         raise MediaUnfit(f"{media.key!r} is empty, and Telegram takes no empty file: store it again.")
     if size > method.max_bytes:

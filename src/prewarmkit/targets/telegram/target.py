@@ -6,6 +6,7 @@ rows and retries are the pool's.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -42,6 +43,7 @@ from prewarmkit.transports.base import Transport
 
 __all__ = ["Sent", "TelegramTarget"]
 
+_logger = logging.getLogger("prewarmkit.targets")
 _API_BASE = "https://api.telegram.org"
 _ROUTES = ("auto", "multipart")
 _MOST_MOVES = 16
@@ -148,12 +150,22 @@ class TelegramTarget:
         transport = self._connected()
         await self._read_moves()
         self._slots.check()
-        async with AsyncExitStack() as stack:
-            with source_failures(media.key):
-                reader = await stack.enter_async_context(source.open(media.key))
-            check_size(media, reader.info.size)
-            chat_id = await self._slots.take()
-            return await self._upload(transport, media, reader, chat_id)
+        warmed: Warmed | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                with source_failures(media.key):
+                    reader = await stack.enter_async_context(source.open(media.key))
+                check_size(media, reader.info.size)
+                chat_id = await self._slots.take()
+                warmed = await self._upload(transport, media, reader, chat_id)
+        except Exception as error:
+            if warmed is None:
+                raise
+            # The message stands in the chat: raising now would lose the handle and send it again.
+            _logger.warning("The source of %r could not be closed (%s).", media.key, type(error).__name__)
+        if warmed is None:  # a source whose context swallows errors
+            raise Transient(f"The source of {media.key!r} hid why it was not uploaded.", outcome_unknown=True)
+        return warmed
 
     async def send(self, chat_id: int | str, handle: Handle) -> Sent:
         """Deliver a warm medium by its ``file_id``, as the kind that it was delivered as.

@@ -268,7 +268,7 @@ class BotApiServer:
             return _reset(request)
         except (ClientError, ConnectionError):
             self._aborted += 1  # nobody is left to answer; the request had no effect
-            raise
+            return web.Response(status=400)  # goes nowhere, and quietly
         except Exception as bug:
             self._bug = self._bug or bug
             raise

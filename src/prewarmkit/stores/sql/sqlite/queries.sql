@@ -36,7 +36,7 @@ UPDATE media_cache SET priority = :priority, due_at = :due_at, rank = :rank WHER
 
 -- name: share
 UPDATE media_cache
-SET state = 'ready', attempts = 0, reason = NULL, stale = 0, updated_at = :now,
+SET state = 'ready', attempts = 0, reason = NULL, stale = 0, leased_at = NULL, lease_until = NULL, updated_at = :now,
     handle = :handle, handle_kind = :handle_kind, unique_id = :unique_id, weak = :weak, details = :details,
     warmed_at = :warmed_at, expires_at = :expires_at
 WHERE id = :id;
