@@ -895,7 +895,7 @@ def test_stats_are_plain_numbers_before_anything_happened(
 async def test_entering_and_leaving_in_different_tasks(
     source: UnreadSource, target: ScriptedTarget, anyio_backend: str
 ) -> None:
-    """asyncio allows it; trio's nurseries do not, and the error says so."""
+    """Asyncio allows it; trio's nurseries do not, and the error says so."""
     pool = PrewarmPool(source, target)
     await pool.__aenter__()
     await pool.warm("a", timeout=2)

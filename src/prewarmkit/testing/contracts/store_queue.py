@@ -1,0 +1,209 @@
+"""A store as a queue: order, leases, outcomes, the fence."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from prewarmkit.media import MediaKind, Warmed
+from prewarmkit.stores.base import (
+    Failed,
+    MediaStore,
+    Outcome,
+    Released,
+    Retry,
+    Succeeded,
+)
+from prewarmkit.stores.lifecycle import AGEING_SECONDS, State
+from prewarmkit.testing.clock import FakeClock
+from prewarmkit.testing.contracts.store_suite import LEASE_SECONDS, StoreSuite, job
+
+__all__ = ["StoreQueueContract"]
+
+
+@pytest.mark.anyio
+class StoreQueueContract(StoreSuite):
+    """What is leased when, and what an outcome does."""
+
+    # ── order ────────────────────────────────────────────────────────────────
+
+    async def test_rows_leave_by_priority_then_by_age(self, store: MediaStore) -> None:
+        """0 goes first, 9 last, equals as they came."""
+        await store.enqueue(
+            [job(f"{priority}-{n}", priority=priority) for n in range(2) for priority in (9, 0, 5)]
+        )
+        assert [lease.id.key for lease in await self.lease(store)] == [
+            "0-0",
+            "0-1",
+            "5-0",
+            "5-1",
+            "9-0",
+            "9-1",
+        ]
+
+    async def test_waiting_makes_up_for_priority(self, store: MediaStore, clock: FakeClock) -> None:
+        """A row of priority 9 overtakes every row of priority 3 that came six steps of ageing later."""
+        await store.enqueue([job("old", priority=9)])
+        await self.advance(store, clock, 6 * AGEING_SECONDS - 1)
+        await store.enqueue([job("before", priority=3)])
+        await self.advance(store, clock, 2)
+        await store.enqueue([job("after", priority=3)])
+        assert [lease.id.key for lease in await self.lease(store)] == ["before", "old", "after"]
+
+    async def test_priority_zero_goes_before_any_age(self, store: MediaStore, clock: FakeClock) -> None:
+        """Somebody waits for it now."""
+        await store.enqueue([job("old", priority=1)])
+        await self.advance(store, clock, 1_000_000)
+        await store.enqueue([job("live", priority=0)])
+        assert [lease.id.key for lease in await self.lease(store)] == ["live", "old"]
+
+    async def test_a_delayed_row_is_leased_when_its_time_has_come(
+        self, store: MediaStore, clock: FakeClock
+    ) -> None:
+        """And the store says when that is."""
+        await store.enqueue([job(delay=10)])
+        turn = await store.turn(lease=1)
+        assert (list(turn.leased), turn.pending) == ([], 1)
+        assert turn.next_due == pytest.approx(10, abs=0.1)
+        await self.advance(store, clock, 10.01)
+        assert len(await self.lease(store)) == 1
+
+    async def test_only_the_asked_targets_are_leased(self, store: MediaStore) -> None:
+        """A paused target's rows stay where they are."""
+        await store.enqueue([job("1", target="a"), job("2", target="b"), job("3", target="c")])
+        assert {lease.id.target for lease in await self.lease(store, targets=("a", "c"))} == {"a", "c"}
+        assert await self.lease(store, targets=()) == []
+        assert await self.state_of(store, job("2", target="b").id) is State.PENDING
+
+    async def test_a_turn_leases_no_more_than_asked(self, store: MediaStore) -> None:
+        """And no row twice."""
+        await store.enqueue([job(str(n)) for n in range(5)])
+        first, second = await self.lease(store, 2), await self.lease(store, 9)
+        assert (len(first), len(second)) == (2, 3)
+        assert len({lease.id for lease in [*first, *second]}) == 5
+
+    # ── outcomes ─────────────────────────────────────────────────────────────
+
+    async def test_success_keeps_everything_that_the_target_said(
+        self, store: MediaStore, clock: FakeClock
+    ) -> None:
+        """The handle comes back as it went in."""
+        expires = datetime.fromtimestamp(clock(), UTC) + timedelta(days=1)
+        details = {"chat_id": -100, "sizes": [1, 2]}
+        id_ = await self.warmed(
+            store,
+            job(),
+            "H",
+            kind=MediaKind.ANIMATION,
+            unique_id="U",
+            weak=("w",),
+            expires_at=expires,
+            details=details,
+        )
+        looked = (await store.lookup_many([id_]))[id_]
+        handle = looked.handle
+        assert looked.state is State.READY
+        assert handle is not None
+        assert (handle.value, handle.kind, handle.target, handle.key) == (
+            "H",
+            MediaKind.ANIMATION,
+            "bot",
+            "a.png",
+        )
+        assert (handle.unique_id, handle.weak, handle.details, handle.stale) == ("U", ("w",), details, False)
+        assert handle.expires_at == expires
+        assert handle.warmed_at is not None
+        assert handle.warmed_at.tzinfo is not None
+
+    async def test_a_retry_waits_and_keeps_its_attempt(self, store: MediaStore, clock: FakeClock) -> None:
+        """The attempt was counted when it was claimed."""
+        await store.enqueue([job()])
+        [lease] = await self.lease(store)
+        assert lease.attempt == 1
+        await store.turn([Retry(lease, 60, "transient: reset")])
+        looked = (await store.lookup_many([lease.id]))[lease.id]
+        assert (looked.state, looked.reason, looked.attempts) == (State.PENDING, "transient: reset", 1)
+        assert looked.due_in == pytest.approx(60, abs=0.1)
+        assert await self.lease(store) == []
+        await self.advance(store, clock, 60.01)
+        [again] = await self.lease(store)
+        assert again.attempt == 2
+        assert again.token > lease.token
+
+    async def test_a_refunded_retry_and_a_release_spend_no_attempt(self, store: MediaStore) -> None:
+        """Rate limits and a stop cost nothing."""
+        await store.enqueue([job()])
+        [lease] = await self.lease(store)
+        await store.turn([Retry(lease, 0, "rate_limited", refund=True)])
+        [lease] = await self.lease(store)
+        assert lease.attempt == 1
+        assert await store.release([lease]) == []
+        [lease] = await self.lease(store)
+        assert lease.attempt == 1
+        await store.turn([Released(lease)])
+        [lease] = await self.lease(store)
+        assert lease.attempt == 1
+
+    async def test_failure_is_final_and_says_why(self, store: MediaStore, clock: FakeClock) -> None:
+        """A failed row is not leased again."""
+        await store.enqueue([job()])
+        [lease] = await self.lease(store)
+        await store.turn([Failed(lease, "source_missing: gone")])
+        await self.advance(store, clock, 5)
+        looked = (await store.lookup_many([lease.id]))[lease.id]
+        assert (looked.state, looked.reason, looked.handle) == (State.FAILED, "source_missing: gone", None)
+        assert looked.failed_ago == pytest.approx(5, abs=0.1)
+        assert await self.lease(store) == []
+
+    async def test_one_turn_settles_and_leases(self, store: MediaStore) -> None:
+        """Both ways in one commit, and one lost outcome harms no other."""
+        await store.enqueue([job(str(n), priority=n) for n in range(4)])
+        first, second = await self.lease(store, 2)
+        await store.release([second])
+        turn = await store.turn([Succeeded(second, Warmed("X")), Succeeded(first, Warmed("H"))], lease=10)
+        assert [outcome.lease for outcome in turn.lost] == [second]
+        assert [lease.id.key for lease in turn.leased] == ["1", "2", "3"]
+        assert turn.pending == 0
+        assert await self.state_of(store, first.id) is State.READY
+
+    # ── leases ───────────────────────────────────────────────────────────────
+
+    async def test_an_expired_lease_is_due_at_once_and_its_attempt_is_spent(
+        self, store: MediaStore, clock: FakeClock
+    ) -> None:
+        """The process died: somebody else goes on."""
+        await store.enqueue([job()])
+        [lost] = await self.lease(store)
+        await self.advance(store, clock, LEASE_SECONDS - 1)
+        assert await self.lease(store) == []
+        await self.advance(store, clock, 1.01)
+        [lease] = await self.lease(store)
+        assert (lease.id, lease.attempt) == (lost.id, 2)
+
+    async def test_a_late_outcome_changes_nothing(self, store: MediaStore, clock: FakeClock) -> None:
+        """The fence: B's handle stands, A learns that its lease was lost."""
+        await store.enqueue([job()])
+        [a] = await self.lease(store)
+        await self.advance(store, clock, LEASE_SECONDS + 1)
+        [b] = await self.lease(store)
+        late: list[Outcome] = [Succeeded(a, Warmed("A")), Retry(a, 0, "late"), Failed(a, "late"), Released(a)]
+        assert list((await store.turn(late)).lost) == late
+        assert not (await store.turn([Succeeded(b, Warmed("B"))])).lost
+        assert list((await store.turn(late)).lost) == late
+        handle = (await store.lookup_many([a.id]))[a.id].handle
+        assert handle is not None
+        assert handle.value == "B"
+
+    async def test_a_heartbeat_holds_a_lease_and_tells_which_were_lost(
+        self, store: MediaStore, clock: FakeClock
+    ) -> None:
+        """Long uploads stay ours as long as they beat."""
+        await store.enqueue([job("held", priority=1), job("lost", priority=2)])
+        held, lost = await self.lease(store)
+        await self.advance(store, clock, LEASE_SECONDS - 1)
+        assert await store.heartbeat([held], LEASE_SECONDS) == []
+        await self.advance(store, clock, LEASE_SECONDS - 1)
+        [again] = await self.lease(store)
+        assert again.id == lost.id
+        assert await store.heartbeat([held, lost], LEASE_SECONDS) == [lost]
