@@ -30,11 +30,11 @@ demo: ## the main job on real servers of its own: 300 media, warmed, looked up, 
 
 test: ## the tests, without the slow ones, and how much they cover
 	$(call install,group:tests extra:demo)
-	@$(VENV_PYTHON) .ci/cover.py -m "not slow and not live" $(ARGS)
+	@$(VENV_PYTHON) .ci/cover.py --timeout 240 -m "not slow and not live" $(ARGS)
 
 test-all: ## every test but those that need a real account
 	$(call install,group:tests extra:demo)
-	@$(VENV_PYTHON) .ci/cover.py -m "not live" $(ARGS)
+	@$(VENV_PYTHON) .ci/cover.py --timeout 900 -m "not live" $(ARGS)
 
 lint: ## ruff, mypy, pyright, import-linter
 	$(call install,group:lint group:tests group:bench group:docs extra:demo)

@@ -168,6 +168,18 @@ class StoreCacheContract(StoreSuite):
         ]
         assert await store.enqueue(others) == [Enqueued.QUEUED] * 3
 
+    async def test_a_waiting_row_takes_a_handle_over_once_its_content_is_known(
+        self, store: MediaStore
+    ) -> None:
+        """Not only a new one: it has no handle, and there is one."""
+        await self.warmed(store, job("a.png", sha256="S"), "H1")
+        assert await store.enqueue([job("b.png", delay=60)]) == [Enqueued.QUEUED]
+        assert await store.enqueue([job("b.png", sha256="S")]) == [Enqueued.READY]
+        looked = (await store.lookup_many([job("b.png").id]))[job("b.png").id]
+        assert looked.handle is not None
+        assert (looked.state, looked.handle.value, looked.reason) == (State.READY, "H1", None)
+        assert await self.lease(store) == []
+
     async def test_waiting_rows_of_the_same_content_become_ready_with_the_first(
         self, store: MediaStore
     ) -> None:
@@ -195,6 +207,26 @@ class StoreCacheContract(StoreSuite):
         assert await store.invalidate(id_, "H1") is False
         assert await store.invalidate(id_) is True
         assert await store.invalidate(MediaId("bot", "never", MediaKind.PHOTO)) is False
+
+    async def test_a_stale_handle_of_a_failed_row_can_be_refused(self, store: MediaStore) -> None:
+        """It had stayed readable; without it the row is due again."""
+        id_ = await self.warmed(store, job(etag="1"), "H1")
+        await store.enqueue([job(etag="2")])
+        [lease] = await self.lease(store)
+        await store.turn([Failed(lease, "source_missing: gone")])
+        assert await store.invalidate(id_, "H1") is True
+        assert await store.invalidate(id_, "H1") is False
+        looked = (await store.lookup_many([id_]))[id_]
+        assert (looked.state, looked.handle, looked.attempts) == (State.PENDING, None, 0)
+        [again] = await self.lease(store)
+        assert (again.attempt, again.priority, again.media.etag) == (1, 0, "2")
+
+    async def test_a_look_up_tells_the_version_of_the_row(self, store: MediaStore) -> None:
+        """So that who asks for another version knows that this is not it."""
+        id_ = await self.warmed(store, job(etag="1", size=3))
+        media = (await store.lookup_many([id_]))[id_].media
+        assert media is not None
+        assert (media.etag, media.size) == ("1", 3)
 
     async def test_invalidating_without_rewarming_forgets_the_row(self, store: MediaStore) -> None:
         """Nobody wants it any more."""

@@ -1,0 +1,53 @@
+"""What a review of the stores found, kept found; rules for every store are in the contract suite."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from prewarmkit.media import Warmed
+from prewarmkit.stores import MemoryStore, SqliteStore, Succeeded
+from prewarmkit.testing.clock import FakeClock
+from prewarmkit.testing.contracts.store import job
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_leases_that_ended_wake_nobody() -> None:
+    """A burst must not echo a lease time later as hundreds of turns for nothing."""
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    for n in range(5):
+        await store.enqueue([job(str(n))])
+        [lease] = (await store.turn(lease=1)).leased
+        await store.heartbeat([lease])
+        await store.turn([Succeeded(lease, Warmed("H"))])
+        clock.advance(1)
+    assert (await store.turn()).next_due is None
+
+
+async def test_many_keys_of_one_content_are_queued_in_no_more_time_than_others() -> None:
+    """The look for a handle of the same content meets ready rows only, not each that waits."""
+    store = MemoryStore()
+    began = time.process_time()
+    await store.enqueue([job(str(n), sha256="S") for n in range(10_000)], limit=20_000)
+    assert time.process_time() - began < 2  # half a minute if each row met all before it
+
+
+def test_a_file_is_asked_for(tmp_path: Path) -> None:
+    """SQLite's name for no file would be one database for writing and another for reading."""
+    del tmp_path
+    with pytest.raises(ValueError, match="MemoryStore"):
+        SqliteStore(":memory:")
+
+
+async def test_a_store_is_entered_once_at_a_time(tmp_path: Path) -> None:
+    """Entered again inside, it would lose its connections at the inner end."""
+    store = SqliteStore(tmp_path / "p.db")
+    for _ in range(2):
+        async with store:
+            with pytest.raises(RuntimeError, match="entered already"):
+                await store.__aenter__()
+            assert await store.counts() == {}
