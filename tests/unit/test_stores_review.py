@@ -7,25 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from prewarmkit.media import Warmed
-from prewarmkit.stores import MemoryStore, SqliteStore, Succeeded
-from prewarmkit.testing.clock import FakeClock
+from prewarmkit.stores import MemoryStore, SqliteStore
 from prewarmkit.testing.contracts.store import job
 
 pytestmark = pytest.mark.anyio
-
-
-async def test_leases_that_ended_wake_nobody() -> None:
-    """A burst must not echo a lease time later as hundreds of turns for nothing."""
-    clock = FakeClock()
-    store = MemoryStore(clock=clock)
-    for n in range(5):
-        await store.enqueue([job(str(n))])
-        [lease] = (await store.turn(lease=1)).leased
-        await store.heartbeat([lease])
-        await store.turn([Succeeded(lease, Warmed("H"))])
-        clock.advance(1)
-    assert (await store.turn()).next_due is None
 
 
 async def test_many_keys_of_one_content_are_queued_in_no_more_time_than_others() -> None:

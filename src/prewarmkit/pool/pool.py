@@ -324,7 +324,7 @@ class PrewarmPool:
         """Lease up to ``limit`` media (``None``: as many as workers), warm them in parallel, settle, return.
 
         Raises:
-            RuntimeError: The workers run; use ``PoolSettings(autostart=False)`` or `stop` first.
+            RuntimeError: The workers run (use ``PoolSettings(autostart=False)`` or `stop` first), or a batch does.
         """
         self._check_entered()
         if self._life.is_running:

@@ -181,15 +181,14 @@ class Table:
         return heappop(min(heaps, key=lambda heap: heap[0][:2]))[2] if heaps else None
 
     def next_due(self, now: float) -> float | None:
-        """Seconds until the next delayed row is due or lease runs out."""
-        _drop_moved_on(self._delayed)
-        _drop_moved_on(self._leases)
+        """Seconds until the next delayed row is due or lease runs out; may be early, never late."""
         heads = [heap[0][0] for heap in (self._delayed, self._leases) if heap]
         return max(0.0, min(heads) - now) if heads else None
 
     def _head(self, target: str) -> Heap:
         heap = self._due.get(target, [])
-        _drop_moved_on(heap)
+        while heap and _has_moved_on(heap[0]):
+            heappop(heap)
         return heap
 
 
@@ -199,11 +198,6 @@ def _content(row: Record) -> ContentKey:
 
 def _has_moved_on(place: tuple[float, int, Record]) -> bool:
     return place[1] != place[2].entry
-
-
-def _drop_moved_on(heap: Heap) -> None:
-    while heap and _has_moved_on(heap[0]):
-        heappop(heap)
 
 
 def _pop_until(heap: Heap, now: float) -> Record | None:
