@@ -98,8 +98,8 @@ class MemoryBudget:
 
     async def take(self, limits: Mapping[str, Sequence[Window]], *, cost: int = 1) -> float:
         """See `Budget.take`."""
-        if cost < 1:
-            raise ValueError(f"cost must be 1 call or more, not {cost!r}.")
+        if isinstance(cost, bool) or not isinstance(cost, int) or cost < 1:
+            raise ValueError(f"cost must be a whole number of calls, 1 or more, not {cost!r}.")
         now = self.clock()
         self._sweep(now)
         logs = {name: self._log(name, windows) for name, windows in limits.items()}

@@ -251,6 +251,7 @@ async def test_one_resting_target_does_not_hold_the_others(
         await eventually(lambda: pool.stats().targets["other"].succeeded == 10)
         counts = await pool.counts()
         assert counts["bot", MediaKind.DOCUMENT, State.PENDING] == 10
+        await eventually(lambda: pool.stats().pending == 10)
 
 
 async def test_a_bug_in_a_target_is_logged_retried_and_harms_nobody_else(

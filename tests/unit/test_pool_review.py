@@ -21,6 +21,7 @@ from prewarmkit import (
     PoolSettings,
     PrewarmPool,
     UnknownTarget,
+    WarmFailed,
     WarmTimeout,
 )
 from prewarmkit.errors import ConfigurationError, StoreError
@@ -575,3 +576,23 @@ async def test_an_invalidated_stale_handle_of_a_failed_medium_is_warmed_anew(
         assert await pool.invalidate(stale) is False
         await pool.process_batch()
         assert (await pool.require("a")).value == "H:a:3"
+
+
+async def test_a_failure_in_a_targets_task_group_counts_as_itself(
+    source: UnreadSource, target: ScriptedTarget
+) -> None:
+    """A group of one is unwrapped: a missing source is final, not a bug to retry."""
+
+    async def push(_media: Media) -> Warmed:
+        async with anyio.create_task_group() as group:
+            group.start_soon(fail)
+        raise AssertionError
+
+    async def fail() -> None:
+        raise SourceMissing("gone")
+
+    target.act = push
+    async with PrewarmPool(source, target) as pool:
+        with pytest.raises(WarmFailed, match="source_missing: gone"):
+            await pool.warm("a", timeout=3)
+        assert target.calls == ["a"]

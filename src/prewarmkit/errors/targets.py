@@ -73,7 +73,7 @@ class TargetDown(TargetFailure):
 
 
 class Moved(TargetFailure):
-    """The chat has a new id; the target has noted it, the job goes again at once.
+    """The chat has a new id; the target has noted it, the job goes again in a moment.
 
     Attributes:
         new_id: The id that holds from now on.

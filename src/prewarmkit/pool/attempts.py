@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Callable
 from datetime import datetime
+from typing import cast
 
 import anyio
 from attrs import define, field
@@ -84,7 +85,7 @@ class Attempts:
                 raise
             return RuntimeError("the target was cancelled from within")
         except Exception as error:  # noqa: BLE001 - judged, logged if it is nobody's TargetFailure, kept in the row
-            return error
+            return _alone(error)
         return _checked(warmed)
 
     def _judged(self, lease: Lease, result: Warmed | Exception, seconds: float) -> Verdict:
@@ -144,6 +145,14 @@ def resting_error(pause: Pause) -> TargetDown | WarmTimeout:
         f"The target rests for {pause.seconds:.3g} s more ({pause.reason}): ask again then.",
         retry_after=pause.seconds,
     )
+
+
+def _alone(error: Exception) -> Exception:
+    """The one error of a group of one: a target's task group wraps whatever its only task raised."""
+    if isinstance(error, ExceptionGroup):
+        members = cast("ExceptionGroup[Exception]", error).exceptions
+        return _alone(members[0]) if len(members) == 1 else error
+    return error
 
 
 def _checked(warmed: object) -> Warmed | Exception:

@@ -8,6 +8,7 @@ pool, the more outcomes share a commit.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from prewarmkit.pool.events import (
 from prewarmkit.pool.state import Verdict
 from prewarmkit.ring import RingQueue
 from prewarmkit.stores.base import Failed, Lease, MediaId, Outcome, Released, Retry, Succeeded, Turn
+from prewarmkit.stores.lifecycle import State
 from prewarmkit.stores.rules import handle_of
 
 __all__ = ["Pump", "Settled"]
@@ -67,6 +69,7 @@ class Pump:
     is_stopping: bool = field(init=False, default=False)
     urgent: int = field(init=False, default=0)
     _next_due: float | None = field(init=False, default=None)
+    _at_rest: tuple[float, int] = field(init=False, default=(-math.inf, 0))
     _outbox: list[Settled] = field(init=False, factory=list[Settled])
     _busy: int = field(init=False, default=0)
     _troubles: int = field(init=False, default=0)
@@ -101,8 +104,8 @@ class Pump:
             self.held[each.id] = each
             self.ring.enqueue_nowait((each, now), lane=min(each.priority, _LANES - 1))
         core.recorder.leased(len(turn.leased))
-        core.recorder.pending = turn.pending
         self._next_due = turn.next_due
+        core.recorder.pending = turn.pending + await self._pending_at_rest()
         self.turned.ring()
         return len(turn.leased)
 
@@ -113,6 +116,19 @@ class Pump:
         with anyio.CancelScope(shield=True):
             return await self.core.store.turn(outcomes, lease, self.core.book.awake(), settings.lease_seconds)
         raise RuntimeError("unreachable: a shield swallows nothing")  # for type checkers
+
+    async def _pending_at_rest(self) -> int:
+        """Rows of targets that rest: a turn does not count what it may not lease, an operator does."""
+        core, now = self.core, self.core.clock()
+        resting = set(core.book.ids) - set(core.book.awake())
+        if not resting:
+            self._at_rest = (-math.inf, 0)
+        elif now - self._at_rest[0] >= core.settings.poll_interval_seconds:
+            with anyio.CancelScope(shield=True):
+                counts = await core.store.counts(resting)
+                waiting = sum(rows for (_, _, state), rows in counts.items() if state is State.PENDING)
+                self._at_rest = (now, waiting)
+        return self._at_rest[1]
 
     def settle(self, verdict: Verdict, seconds: float) -> None:
         """Put a verdict on its way."""

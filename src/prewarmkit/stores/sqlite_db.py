@@ -135,7 +135,7 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            raise _translated(error, self.path) from error
+            raise _translated(error, self.path, in_use=self._writer is not None) from error
         except OSError as error:
             raise ConfigurationError(
                 f"The database {self.path} cannot be opened: {error.strerror}. Choose a path that this user can write."
@@ -225,7 +225,7 @@ def _primary(error: sqlite3.Error) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def _translated(error: sqlite3.Error, path: Path) -> Exception:
+def _translated(error: sqlite3.Error, path: Path, *, in_use: bool) -> Exception:
     primary = _primary(error)
     if primary == sqlite3.SQLITE_FULL:
         return StoreFull(
@@ -236,9 +236,9 @@ def _translated(error: sqlite3.Error, path: Path) -> Exception:
             f"The database {path} stayed locked for {_BUSY_MS // 1000} s: another process holds it."
         )
     if primary in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
-        return ConfigurationError(
-            f"The database {path} cannot be written: choose a path that this user can write."
-        )
+        # Wrong from the start it is a setting; later the world changed, and may change back.
+        kind = StoreError if in_use else ConfigurationError
+        return kind(f"The database {path} cannot be written: choose a path that this user can write.")
     if primary in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return ConfigurationError(
             f"{path} is no SQLite database, or is damaged: restore it or choose another path."

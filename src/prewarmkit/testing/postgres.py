@@ -19,18 +19,16 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote, urlencode
 
-import anyio
-import anyio.to_thread
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from prewarmkit.errors import ConfigurationError
 from prewarmkit.testing import postgres_runner
+from prewarmkit.testing.lifespan import Lifespan
 from prewarmkit.testing.processes import ServerFailed, free_ports
 
 __all__ = ["PostgresServer"]
@@ -50,7 +48,7 @@ _SETTINGS = {
 }
 
 
-class PostgresServer:
+class PostgresServer(Lifespan):
     """A PostgreSQL server that lives as long as its ``with`` (or ``async with``) block.
 
     Where the environment variable ``PREWARMKIT_TEST_DSN`` is set, or `dsn` given, no server is started: databases are made on that
@@ -89,7 +87,7 @@ class PostgresServer:
 
     # ── life ─────────────────────────────────────────────────────────────────
 
-    def __enter__(self) -> Self:
+    def _open(self) -> None:
         if self._external:
             try:
                 self._parameters = dict(conninfo_to_dict(self._external))
@@ -97,7 +95,7 @@ class PostgresServer:
                 raise ConfigurationError(
                     "dsn (or PREWARMKIT_TEST_DSN) must be a connection string: postgresql://user@host/database."
                 ) from None  # the parser's message repeats parts of it
-            return self
+            return
         try:
             binaries = self._prepare()
             self._initialise(binaries)
@@ -105,14 +103,8 @@ class PostgresServer:
         except BaseException:
             self._remove()
             raise
-        return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _close(self) -> None:
         if self._external:
             for name in self._databases:
                 self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
@@ -122,23 +114,6 @@ class PostgresServer:
             self.stop()
         finally:
             self._remove()
-
-    async def __aenter__(self) -> Self:
-        try:
-            return await anyio.to_thread.run_sync(self.__enter__)
-        except BaseException:
-            # Cancelled while the thread was at it: it has finished, and nobody will leave the block.
-            await self.__aexit__(None, None, None)
-            raise
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self.__exit__, exc_type, exc_value, traceback)
 
     def start(self) -> None:
         """Start the server again on the same port and data after `stop` or `kill`; entering has started it already."""

@@ -24,17 +24,13 @@ import sys
 import sysconfig
 import tempfile
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
-
-import anyio
-import anyio.to_thread
 
 from prewarmkit.errors import PrewarmKitError
 from prewarmkit.testing import guard
+from prewarmkit.testing.lifespan import Lifespan
 
 __all__ = ["Child", "LocalServer", "ServerFailed", "binary", "free_ports", "wait_until_ready"]
 
@@ -164,7 +160,7 @@ def wait_until_ready(child: Child, probe: Callable[[], bool], *, name: str, time
         time.sleep(0.05)
 
 
-class LocalServer(ABC):
+class LocalServer(Lifespan):
     """A server on loopback, for ``with`` and ``async with`` alike.
 
     Args:
@@ -236,35 +232,8 @@ class LocalServer(ABC):
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def __enter__(self) -> Self:
+    def _open(self) -> None:
         self.start()
-        return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _close(self) -> None:
         self.stop()
-
-    async def __aenter__(self) -> Self:
-        try:
-            await anyio.to_thread.run_sync(self.start)
-        except BaseException:
-            # Cancelled while the thread was at it: it has finished, and nobody will leave the block.
-            await self._stop_in_thread()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._stop_in_thread()
-
-    async def _stop_in_thread(self) -> None:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self.stop)

@@ -66,9 +66,13 @@ def error(status: int, description: str, parameters: Mapping[str, Any] | None = 
     return Answer(status, json.dumps(body).encode())
 
 
+# Python's table follows newer RFCs: from 3.13 on it has another word for 413.
+_NGINX_PHRASES: Mapping[int, str] = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Request Entity Too Large"}
+
+
 def nginx_page(status: int) -> Answer:
     """The page of the proxy before the Bot API server, which knows no JSON."""
-    line = f"{status} {HTTPStatus(status).phrase}"
+    line = f"{status} {_NGINX_PHRASES.get(status) or HTTPStatus(status).phrase}"
     page = (
         f"<html>\r\n<head><title>{line}</title></head>\r\n<body>\r\n<center><h1>{line}</h1></center>\r\n"
         f"<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"

@@ -15,11 +15,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-import anyio
-import anyio.to_thread
 from aiohttp import ClientError, web
 
 from prewarmkit.testing.botapi.answers import Answer, error, nginx_page, refusal
@@ -28,6 +24,7 @@ from prewarmkit.testing.botapi.journal import Journal
 from prewarmkit.testing.botapi.methods import Methods, Query, canonical, sends_media
 from prewarmkit.testing.botapi.state import State
 from prewarmkit.testing.botapi.values import FAKE_BOT, Call, Fault, Send, Upload
+from prewarmkit.testing.lifespan import Lifespan
 
 __all__ = ["BODY_LIMIT", "LOCAL_BODY_LIMIT", "BotApiServer"]
 
@@ -45,7 +42,7 @@ class _Reset(Exception):
     """A fault resets the connection here."""
 
 
-class BotApiServer:
+class BotApiServer(Lifespan):
     """A Bot API server on this machine, over real HTTP, that keeps what it got and can be told to fail.
 
     Use it as ``with`` or as ``async with``; it may be started once. It has getMe, getFile, deleteMessage(s) and every
@@ -129,35 +126,11 @@ class BotApiServer:
             bug, self._bug = self._bug, None
             raise bug
 
-    def __enter__(self) -> Self:
+    def _open(self) -> None:
         self.start()
-        return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _close(self) -> None:
         self.stop()
-
-    async def __aenter__(self) -> Self:
-        try:
-            await anyio.to_thread.run_sync(self.start)
-        except BaseException:
-            # Cancelled while the thread was at it: it has finished, and nobody will leave the block.
-            await self.__aexit__(None, None, None)
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self.stop)
 
     # ── what a test sees and sets; any thread ────────────────────────────────
 
