@@ -150,8 +150,8 @@ def resting_error(pause: Pause) -> TargetDown | WarmTimeout:
 def _alone(error: Exception) -> Exception:
     """The one error of a group of one: a target's task group wraps whatever its only task raised."""
     if isinstance(error, ExceptionGroup):
-        members = cast("ExceptionGroup[Exception]", error).exceptions
-        return _alone(members[0]) if len(members) == 1 else error
+        group = cast("ExceptionGroup[Exception]", error)
+        return _alone(group.exceptions[0]) if len(group.exceptions) == 1 else group
     return error
 
 
