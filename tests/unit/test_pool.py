@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -690,6 +690,37 @@ async def test_a_cancelled_host_leaves_nothing_behind(
         assert {(row.state, row.attempts) for row in rows} == {(State.PENDING, 0)}
 
 
+async def test_a_turn_that_was_committed_is_heard_of_though_the_host_is_cancelled(
+    source: UnreadSource, target: ScriptedTarget, tmp_path: Path
+) -> None:
+    """Else its rows would stay warming until their leases run out, an attempt spent."""
+    committed = anyio.Event()
+
+    class Slow(SqliteStore):
+        async def turn(
+            self,
+            settle: Sequence[Outcome] = (),
+            lease: int = 0,
+            targets: Collection[str] | None = None,
+            lease_seconds: float = 60.0,
+        ) -> Turn:
+            turn = await super().turn(settle, lease, targets, lease_seconds)
+            if turn.leased:
+                committed.set()
+                await anyio.sleep(0.2)  # the answer is on its way
+            return turn
+
+    target.gate = anyio.Event()
+    async with Slow(tmp_path / "p.db") as store:
+        with anyio.CancelScope() as scope:
+            async with PrewarmPool(source, target, store) as pool:
+                await pool.enqueue_many(["a", "b"])
+                await committed.wait()
+                scope.cancel()
+                await anyio.sleep_forever()
+        assert {(row.state, row.attempts) for row in await store.list()} == {(State.PENDING, 0)}
+
+
 async def test_a_bug_in_the_pool_never_cancels_the_host(source: UnreadSource, target: ScriptedTarget) -> None:
     """The pool stops, waiters get PoolClosed(cause), leaving raises it."""
 
@@ -805,6 +836,8 @@ async def test_a_lease_that_others_took_over_ends_the_attempt(
         await eventually(lambda: target.running == 1)
         await store.enqueue([_job("a", etag="2")])
         await eventually(lambda: pool.stats().lost == 1)
+        # The old upload was cut off; only the new version's runs.
+        await eventually(lambda: (len(target.calls), target.running) == (2, 1))
         target.gate.set()
         await pool.join(timeout=3)
         assert (await pool.require("a")).value == "H:a:2"
