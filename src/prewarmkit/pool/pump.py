@@ -105,7 +105,7 @@ class Pump:
             self.ring.enqueue_nowait((each, now), lane=min(each.priority, _LANES - 1))
         core.recorder.leased(len(turn.leased))
         self._next_due = turn.next_due
-        core.recorder.pending = turn.pending + await self._pending_at_rest()
+        core.recorder.pending = turn.pending + self._at_rest[1]
         self.turned.ring()
         return len(turn.leased)
 
@@ -117,7 +117,7 @@ class Pump:
             return await self.core.store.turn(outcomes, lease, self.core.book.awake(), settings.lease_seconds)
         raise RuntimeError("unreachable: a shield swallows nothing")  # for type checkers
 
-    async def _pending_at_rest(self) -> int:
+    async def _count_at_rest(self) -> None:
         """Rows of targets that rest: a turn does not count what it may not lease, an operator does."""
         core, now = self.core, self.core.clock()
         resting = set(core.book.ids) - set(core.book.awake())
@@ -128,7 +128,6 @@ class Pump:
                 counts = await core.store.counts(resting)
                 waiting = sum(rows for (_, _, state), rows in counts.items() if state is State.PENDING)
                 self._at_rest = (now, waiting)
-        return self._at_rest[1]
 
     def settle(self, verdict: Verdict, seconds: float) -> None:
         """Put a verdict on its way."""
@@ -179,6 +178,7 @@ class Pump:
             room = self._room()
             urgent, self.urgent = self.urgent, 0  # what becomes urgent meanwhile is for the next turn
             try:
+                await self._count_at_rest()
                 came = await self.turn(room)
             except StoreError as error:
                 self.urgent += urgent
