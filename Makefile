@@ -2,7 +2,7 @@
 # PYTHON=... names the Python to make it with; ARGS=... goes to pytest, or to the demo.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench docs clean
+.PHONY: help demo test test-all lint format bench plots docs clean
 
 PYTHON_IS_GIVEN := $(if $(filter undefined,$(origin PYTHON)),,--this-python)
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -52,6 +52,10 @@ format: ## ruff format, and what ruff can mend
 bench: ## the benchmarks, with the peers beside them
 	$(call install,group:bench)
 	@$(VENV_PYTHON) -m pytest benchmarks $(ARGS)
+
+plots: ## the benchmarks of the queue, drawn into docs/images
+	$(call install,group:bench)
+	@$(VENV_PYTHON) -m pytest benchmarks --plots docs/images -k ring_queue $(ARGS)
 
 docs: ## the documentation, into docs/_build
 	$(call install,group:docs)

@@ -16,21 +16,20 @@ Needs the project and pytest, nothing else: ``pytest benchmarks/test_ring_queue.
 
 from __future__ import annotations
 
-import asyncio
-import gc
+import heapq
 import math
 import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from itertools import count
 from types import FrameType
 from typing import Any
 
-import anyio
 import pytest
+from measuring import interleaved
 
 from prewarmkit import RingQueue
 
@@ -150,6 +149,20 @@ def bare(size: int) -> Step:
     return pair
 
 
+def heap(size: int) -> Step:
+    """A priority queue as most are made: O(log n)."""
+    items = [(item % LANES, item) for item in range(size)]
+    heapq.heapify(items)
+    fresh = count(size)
+
+    def pair() -> None:
+        item = next(fresh)
+        heapq.heappush(items, (item % LANES, item))
+        heapq.heappop(items)
+
+    return pair
+
+
 def list_pop_0(size: int) -> Step:
     queue = list(range(size))
     fresh = count(size)
@@ -179,6 +192,7 @@ RINGS: dict[str, Callable[[int], Step]] = {
     "RingQueue, keyed: duplicate found": ring_duplicate,
 }
 BARE = "dict + deque, bare: put + get"
+HEAP: dict[str, Callable[[int], Step]] = {"heapq: put + get": heap}
 LINEAR: dict[str, Callable[[int], Step]] = {
     "list: append + pop(0)": list_pop_0,
     "deque: duplicate by a walk": duplicate_scan,
@@ -218,31 +232,14 @@ def nanoseconds(step: Step, calls: int) -> float:
     return (time.perf_counter_ns() - start) / calls
 
 
-@contextmanager
-def quiet_collector() -> Generator[None]:
-    """Leave what was built beforehand out of collections, for every series alike: they would hit one at random."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
 def medians(makers: dict[str, Callable[[int], Step]]) -> dict[str, list[float]]:
     """Nanoseconds a call for each series at each size; in a round, every series has its turn."""
+    calls = {name: SLOW_CALLS if name in LINEAR else CALLS for name in makers}
     figures: dict[str, list[float]] = {name: [] for name in makers}
     for size in SIZES:
-        steps = {name: maker(size) for name, maker in makers.items()}
-        samples: dict[str, list[float]] = {name: [] for name in makers}
-        with quiet_collector():
-            for round_number in range(ROUNDS + 1):
-                for name, step in steps.items():
-                    took = nanoseconds(step, SLOW_CALLS if name in LINEAR else CALLS)
-                    if round_number:  # the first warms up
-                        samples[name].append(took)
-        for name in makers:
-            figures[name].append(statistics.median(samples[name]))
+        series = {name: partial(nanoseconds, maker(size)) for name, maker in makers.items()}
+        for name, figure in interleaved(series, rounds=ROUNDS, calls=calls).items():
+            figures[name].append(figure)
     return figures
 
 
@@ -287,8 +284,12 @@ def test_the_count_of_bytecodes_sees_a_walk() -> None:
     assert large > 9 * small
 
 
-def test_time_gains_no_more_than_a_bare_dict_and_deque_gain(capsys: pytest.CaptureFixture[str]) -> None:
-    figures = medians({BARE: bare, **RINGS, **LINEAR})
+def test_time_gains_no_more_than_a_bare_dict_and_deque_gain(
+    capsys: pytest.CaptureFixture[str], plots: dict[str, dict[str, float]]
+) -> None:
+    figures = medians({BARE: bare, **RINGS, **HEAP, **LINEAR})
+    for name, row in figures.items():
+        plots[f"growth: {name}"] = {str(size): figure for size, figure in zip(SIZES, row, strict=True)}
     with capsys.disabled():
         print(
             f"\n{'nanoseconds a call, queued:':38}{''.join(f'{size:>12,}' for size in SIZES)}{'gain':>9}{'slope':>8}"
@@ -301,45 +302,3 @@ def test_time_gains_no_more_than_a_bare_dict_and_deque_gain(capsys: pytest.Captu
         assert gain(figures[name]) <= allowed, name
     for name in LINEAR:
         assert gain(figures[name]) > 20 * allowed, name
-
-
-def test_beside_the_queues_that_are_at_hand(capsys: pytest.CaptureFixture[str]) -> None:
-    """One put and one get, without waiting, with 10 000 queued; the one claim: lanes cost less than a heap."""
-    size = 10_000
-    plain: asyncio.Queue[int] = asyncio.Queue()
-    ordered: asyncio.PriorityQueue[tuple[int, int]] = asyncio.PriorityQueue()
-    send, receive = anyio.create_memory_object_stream[int](2 * size)
-    fresh = count()
-
-    def pair_of(put: Callable[[Any], object], get: Step, item: Callable[[], Any]) -> Step:
-        def pair() -> None:
-            put(item())
-            get()
-
-        for _ in range(size):
-            put(item())
-        return pair
-
-    steps = {
-        "RingQueue, plain": ring_plain(size),
-        "RingQueue, keyed, 4 lanes": ring_keyed(size),
-        "dict + deque, bare": bare(size),
-        "asyncio.Queue": pair_of(plain.put_nowait, plain.get_nowait, lambda: next(fresh)),
-        "asyncio.PriorityQueue": pair_of(
-            ordered.put_nowait, ordered.get_nowait, lambda: ((number := next(fresh)) % LANES, number)
-        ),
-        "anyio memory stream": pair_of(send.send_nowait, receive.receive_nowait, lambda: next(fresh)),
-    }
-    samples: dict[str, list[float]] = {name: [] for name in steps}
-    with send, receive, quiet_collector():
-        for _ in range(ROUNDS):
-            for name, step in steps.items():
-                samples[name].append(nanoseconds(step, CALLS))
-    with capsys.disabled():
-        print(f"\n{'put + get, nowait, 10 000 queued':38}{'ns':>8}")
-        for name, sample in samples.items():
-            print(f"{name:38}{statistics.median(sample):>8,.0f}")
-    keyed, heap = (
-        statistics.median(samples[name]) for name in ("RingQueue, keyed, 4 lanes", "asyncio.PriorityQueue")
-    )
-    assert keyed < 1.5 * heap, "with room for noise; it is about 0.7"

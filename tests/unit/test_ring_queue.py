@@ -1,5 +1,7 @@
 """RingQueue: lanes, keys, bounded skipping, waiting, closing."""
 
+# what lies in memory shows nowhere else
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import asyncio
@@ -20,7 +22,6 @@ from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
 from prewarmkit import QueueClosed, QueueEmpty, QueueFull, RingQueue
-from prewarmkit.ring.lanes import Lanes
 
 on_both_loops = pytest.mark.anyio
 
@@ -677,6 +678,76 @@ def test_a_queue_made_outside_a_loop_belongs_to_the_first_thread_that_uses_it_an
     assert len(queue) == 0
 
 
+def test_of_two_heirs_one_becomes_the_owner_and_the_other_is_refused() -> None:
+    """The owner has ended; 8 threads come at once, again and again, and all but one must hear it."""
+    for _ in range(50):
+        queue = RingQueue[int](100)
+        first = threading.Thread(target=queue.enqueue_nowait, args=(0,))
+        first.start()
+        first.join()
+        start, may_end = threading.Barrier(8), threading.Event()
+        outcomes = list[str]()
+
+        def inherit(
+            queue: RingQueue[int] = queue,
+            start: threading.Barrier = start,
+            outcomes: list[str] = outcomes,
+            may_end: threading.Event = may_end,
+        ) -> None:
+            start.wait()
+            try:
+                queue.enqueue_nowait(1)
+            except RuntimeError:
+                outcomes.append("refused")
+            else:
+                outcomes.append("owner")
+            may_end.wait()  # whoever owns it must be alive, or the next is an heir too
+
+        threads = [threading.Thread(target=inherit) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        while len(outcomes) < 8:
+            pass
+        may_end.set()
+        for thread in threads:
+            thread.join()
+        assert sorted(outcomes) == ["owner"] + ["refused"] * 7
+        assert len(queue) == 2
+
+
+def test_a_subclass_may_override_what_it_likes_and_is_called_once() -> None:
+    class Loud(RingQueue[int]):
+        calls = 0
+
+        def enqueue_nowait(self, item: int, lane: int = 0) -> bool:
+            self.calls += 1
+            return super().enqueue_nowait(item, lane)
+
+        def dequeue_nowait(self) -> int:
+            self.calls += 1
+            return super().dequeue_nowait()
+
+    for queue in (Loud(2), Loud(2, lanes=2, key=identity)):
+        queue.enqueue_nowait(1)
+        queue.enqueue_nowait(2)
+        assert [queue.dequeue_nowait(), queue.dequeue_nowait()] == [1, 2]
+        assert queue.calls == 4
+
+
+@pytest.mark.parametrize("lane", [1, -1, 64])
+def test_a_bare_queue_has_lane_0_and_no_other(lane: int) -> None:
+    queue = RingQueue[int](2)
+    calls: list[Callable[[], object]] = [
+        partial(queue.enqueue_nowait, 1, lane),
+        lambda: asyncio.run(queue.enqueue(1, lane)),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=f"lane must be from 0 to 0 in this queue, not {lane}"):
+            call()
+    assert queue.statistics().enqueued == 0
+    assert queue.enqueue_nowait(1, 0)
+
+
 def test_one_queue_serves_one_loop_after_the_other() -> None:
     queue = RingQueue[int](4)
 
@@ -742,18 +813,21 @@ def test_the_repr_shows_no_items() -> None:
 
 
 def test_the_dead_never_outnumber_the_living() -> None:
+    """White box: what discards and moves leave behind, lane by lane, after every call."""
     rng = Random(3)
-    lanes = Lanes[int](lanes=3, key=identity, max_skips=4)
+    queue = RingQueue[int](10_000, lanes=3, key=identity, max_skips=4)
     for item in range(5000):
-        lanes.push(item, rng.randrange(3), 10_000)
+        queue.enqueue_nowait(item, rng.randrange(3))
         if rng.random() < 0.9:
-            lanes.discard(rng.randrange(item + 1))
+            queue.discard(rng.randrange(item + 1))
         if rng.random() < 0.2:
-            lanes.promote(rng.randrange(item + 1), rng.randrange(3))
-        if lanes.size and rng.random() < 0.3:
-            lanes.pop()
-        assert lanes.dead * 2 <= lanes.size + lanes.dead
-        assert sum(lanes.sizes()) == lanes.size
+            queue.promote(rng.randrange(item + 1), rng.randrange(3))
+        if len(queue) and rng.random() < 0.3:
+            queue.dequeue_nowait()
+        lanes = queue._lanes.values()
+        assert all(lane.dead <= lane.living for lane in lanes)
+        assert sum(lane.dead for lane in lanes) == queue._dead
+        assert sum(lane.living for lane in lanes) == len(queue) == sum(queue.statistics().lane_sizes)
 
 
 @pytest.mark.parametrize("left", [0, 5])

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 from anyio.abc import TaskGroup
-from attrs import define, field
+from attrs import define, evolve, field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -26,12 +26,13 @@ lane_numbers = st.integers(0, LANES - 1)
 
 @define
 class Queued:
-    """One item of the model, and how many of better lanes left while it was in its lane."""
+    """One item of the model, and how many of other, and of better lanes left while it was in its lane."""
 
     key: int
     serial: int
     lane: int
     passed: int = 0
+    passed_by_better: int = 0
 
 
 def item_key(item: tuple[int, int]) -> int:
@@ -61,8 +62,9 @@ class Model:
     def pop(self) -> tuple[int, int]:
         served = self.items.pop(self.next_index())
         for queued in self.items:
-            queued.passed += queued.lane > served.lane
-            assert queued.passed <= self.max_skips * queued.lane, "the contract's bound"
+            queued.passed += queued.lane != served.lane
+            queued.passed_by_better += queued.lane > served.lane
+            assert queued.passed_by_better <= self.max_skips * queued.lane, "the contract's bound"
         return served.key, served.serial
 
     def move(self, queued: Queued, lane: int) -> None:
@@ -70,8 +72,21 @@ class Model:
         self.items.append(Queued(queued.key, queued.serial, lane))
 
     def order(self) -> list[tuple[int, int]]:
-        twin = Model(self.max_skips, [Queued(q.key, q.serial, q.lane, q.passed) for q in self.items])
+        twin = Model(self.max_skips, [evolve(queued) for queued in self.items])
         return [twin.pop() for _ in self.items]
+
+
+class Subclass(RingQueue[tuple[int, int]]):
+    """A host's own, which has the general form also without lanes and keys."""
+
+
+FORMS: dict[str, Callable[[int, int], RingQueue[tuple[int, int]]]] = {
+    "lanes and keys": lambda size, skips: RingQueue(size, lanes=LANES, key=item_key, max_skips=skips),
+    "lanes": lambda size, skips: RingQueue(size, lanes=LANES, max_skips=skips),
+    "keys": lambda size, _: RingQueue(size, key=item_key),
+    "bare": lambda size, _: RingQueue(size),
+    "a subclass, bare": lambda size, _: Subclass(size),
+}
 
 
 class RingQueueAgainstList(RuleBasedStateMachine):
@@ -80,16 +95,24 @@ class RingQueueAgainstList(RuleBasedStateMachine):
     queue: RingQueue[tuple[int, int]]
     model: Model
 
-    @initialize(maxsize=st.sampled_from([1, 3, 40]), max_skips=st.integers(1, 3))
-    def make(self, maxsize: int, max_skips: int) -> None:
-        self.queue = RingQueue(maxsize, lanes=LANES, key=item_key, max_skips=max_skips)
+    @initialize(
+        form=st.sampled_from(list(FORMS)), maxsize=st.sampled_from([1, 3, 40]), max_skips=st.integers(1, 3)
+    )
+    def make(self, form: str, maxsize: int, max_skips: int) -> None:
+        self.queue = FORMS[form](maxsize, max_skips)
+        self.keyed = "keys" in form
+        self.lanes = LANES if "lanes" in form else 1
         self.model = Model(max_skips)
         self.serial = self.taken_in = self.handed_out = self.closed = 0
 
+    def is_keyed(self) -> bool:
+        return getattr(self, "keyed", False)
+
     @rule(key=keys, lane=lane_numbers)
     def enqueue(self, key: int, lane: int) -> None:
+        lane %= self.lanes
         self.serial += 1
-        there = self.model.find(key)
+        there = self.model.find(key) if self.keyed else None
         item = (key, self.serial)
         if self.closed:
             with pytest.raises(QueueClosed):
@@ -126,6 +149,7 @@ class RingQueueAgainstList(RuleBasedStateMachine):
         assert self.queue.dequeue_batch(limit) == expected
         self.handed_out += len(expected)
 
+    @precondition(is_keyed)
     @rule(key=keys)
     def discard(self, key: int) -> None:
         there = self.model.find(key)
@@ -133,8 +157,10 @@ class RingQueueAgainstList(RuleBasedStateMachine):
         if there is not None:
             self.model.items.remove(there)
 
+    @precondition(is_keyed)
     @rule(key=keys, lane=lane_numbers)
     def promote(self, key: int, lane: int) -> None:
+        lane %= self.lanes
         there = self.model.find(key)
         assert self.queue.promote(key, lane) is (there is not None)
         if there is not None and there.lane != lane:
@@ -154,11 +180,12 @@ class RingQueueAgainstList(RuleBasedStateMachine):
     def the_same_is_queued(self) -> None:
         items = self.model.items
         assert len(self.queue) == len(items)
-        assert [key for key in range(KEYS) if key in self.queue] == sorted(queued.key for queued in items)
+        if self.keyed:
+            assert [key for key in range(KEYS) if key in self.queue] == sorted(queued.key for queued in items)
         if items:
             assert self.queue.peek() == self.model.order()[0]
         figures = self.queue.statistics()
-        assert figures.lane_sizes == tuple(sum(q.lane == lane for q in items) for lane in range(LANES))
+        assert figures.lane_sizes == tuple(sum(q.lane == lane for q in items) for lane in range(self.lanes))
         assert (figures.size, figures.enqueued, figures.dequeued) == (
             len(items),
             self.taken_in,
@@ -166,22 +193,23 @@ class RingQueueAgainstList(RuleBasedStateMachine):
         )
 
 
-RingQueueAgainstList.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+RingQueueAgainstList.TestCase.settings = settings(max_examples=250, stateful_step_count=60, deadline=None)
 TestRingQueueAgainstList = RingQueueAgainstList.TestCase
 
 
 @pytest.mark.parametrize("max_skips", [1, 2, 8])
-def test_a_long_run_of_every_call_leaves_in_the_order_of_the_list(max_skips: int) -> None:
+@pytest.mark.parametrize("form", ["lanes and keys", "lanes"])
+def test_a_long_run_of_every_call_leaves_in_the_order_of_the_list(form: str, max_skips: int) -> None:
     """Tides of enqueues and dequeues, so that lanes fill, starve and run empty; each answer is compared."""
     rng = Random(max_skips)
     machine = RingQueueAgainstList()
-    machine.make(40, max_skips)
+    machine.make(form, 40, max_skips)
     for step in range(12_000):
         rising = step // 60 % 2
         dice = rng.random()
-        if dice < 0.1:
+        if dice < 0.1 and machine.keyed:
             machine.discard(rng.randrange(KEYS))
-        elif dice < 0.2:
+        elif dice < 0.2 and machine.keyed:
             machine.promote(rng.randrange(KEYS), rng.randrange(LANES))
         elif dice < (0.8 if rising else 0.4):
             machine.enqueue(rng.randrange(KEYS), rng.randrange(LANES))
@@ -207,6 +235,7 @@ class Scene:
     """Tasks on one queue, started and cut off step by step, and what became of them."""
 
     queue: RingQueue[tuple[int, int]]
+    keyed: bool
     tasks: TaskGroup = field(init=False)
     scopes: list[anyio.CancelScope] = field(factory=list[anyio.CancelScope])
     taken_in: list[tuple[int, int]] = field(factory=list[tuple[int, int]])
@@ -254,7 +283,7 @@ class Scene:
             case "close":
                 self.queue.close()
             case "discard":
-                self.discarded += self.queue.discard(number)
+                self.discarded += self.keyed and self.queue.discard(number)
             case "dequeue_nowait":
                 self.dequeue_nowait()
             case _:
@@ -278,9 +307,9 @@ class Scene:
             assert self.queue.closed
 
 
-async def play(script: list[tuple[str, int]], maxsize: int) -> None:
-    queue = RingQueue[tuple[int, int]](maxsize, lanes=2, key=item_key)
-    scene = Scene(queue)
+async def play(script: list[tuple[str, int]], maxsize: int, keyed: bool) -> None:
+    queue = FORMS["lanes and keys" if keyed else "bare"](maxsize, 1)
+    scene = Scene(queue, keyed)
     async with anyio.create_task_group() as scene.tasks:
         for action, number in script:
             await scene.step(action, number)
@@ -304,8 +333,8 @@ async def play(script: list[tuple[str, int]], maxsize: int) -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(script=steps, maxsize=st.integers(1, 3))
+@given(script=steps, maxsize=st.integers(1, 3), keyed=st.booleans())
 def test_any_mix_of_waiting_cancelling_and_closing_loses_nothing(
-    backend: str, script: list[tuple[str, int]], maxsize: int
+    backend: str, script: list[tuple[str, int]], maxsize: int, *, keyed: bool
 ) -> None:
-    anyio.run(play, script, maxsize, backend=backend)
+    anyio.run(play, script, maxsize, keyed, backend=backend)

@@ -1,311 +1,327 @@
-"""What `RingQueue` holds, and in which order it leaves: keys, lanes, bounded skipping.
+"""What a `RingQueue` holds and in which order it leaves: keys, lanes, bounded skipping.
 
-Plain synchronous state, no waiting and no closing: those are `queue`. Each
-method takes O(1) steps, amortised; none walks over what is queued.
+Plain synchronous state. Waiting, closing and the rule of one thread are `queue`'s, which
+is asked wherever the usual way does not lead on (`_enqueue_slowly`, `_dequeue_slowly`).
+Each method takes O(1) steps, amortised; none walks over what is queued.
 
-**Keys.** One dict leads from a key to its entry. An entry that is discarded or moved
-stays behind in its old lane, dead, because a deque cannot give up its middle in O(1):
-it is dead once the dict leads elsewhere. A lane sheds its dead when they outnumber the
-living, so memory follows what is queued.
+**Keys.** A dict leads from each key to its entry, and each lane has a deque of entries. A
+queue that has neither keys nor lanes is `bare`.
 
-**Lanes.** An integer has a bit for every lane that holds something; its lowest bit is
-the best lane.
+**Room.** The usual way compares nothing with ``maxsize``: it spends ``_room``, places that
+`_grant` counted out. None is left while someone waits, when the queue is full or closed,
+so all these cases cost the usual way one test.
 
-**Skipping.** An item of lane ``k`` may see ``max_skips * k`` items of better lanes leave
-before it. Counting that for each waiting item would be a walk, so one clock serves all:
-it ticks whenever the best lane serves past another, and each lane has an offset which
-takes out of that clock what does not count against it, its own items. An entry's ``due``
-stands on its lane's clock; ``_alarm`` is a time before which no lane's head is due, so
-the usual dequeue compares two integers and looks no further. Several lanes overdue at
-once: the worst goes first, for then nobody overdue is passed by a better one.
+**Lanes.** An integer has a bit for every lane that holds something; its lowest bit is the
+best lane.
+
+**Skipping.** An item of lane ``k`` is due once ``max_skips * k`` items of other lanes have
+left before it. Counting that for each waiting item would be a walk, so one clock serves
+all: it ticks whenever an item leaves while other lanes wait, and a lane keeps apart the
+ticks that were its own. Before ``_alarm`` no head is due, so the usual dequeue compares
+two integers and looks no further. Of several lanes that are due the worst goes first, for
+then nobody who is due is passed by a better one, and the bound holds for every item.
 """
 
+# RLock._is_owned, on purpose: see owner.py
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable
-from itertools import islice
-from typing import Generic, NoReturn, TypeAlias, TypeVar
+from itertools import count, islice
+from typing import Generic, NoReturn, TypeVar
+
+from prewarmkit.ring.lane import NEVER, Entry, Lane
+from prewarmkit.ring.owner import Owner
 
 __all__ = ["Lanes"]
 
 T = TypeVar("T")
 
-_NEVER = 1 << 62
 _SMALL = 1024
 
 
-class _Lane(Generic[T]):
-    """One lane: its entries in order, the dead among them, its share of the clock."""
-
-    __slots__ = ("bit", "bound", "dead", "number", "offset", "queue")
-
-    def __init__(self, number: int, max_skips: int) -> None:
-        self.number = number
-        self.bit: int = 1 << number
-        self.bound = max_skips * number
-        self.queue: deque[_Entry[T]] = deque()
-        self.dead = 0
-        self.offset = 0
-
-
-_Entry: TypeAlias = tuple[T, Hashable, _Lane[T], int]
-"""Item, key, lane, and when on the lane's clock it is due."""
-
-
 class Lanes(Generic[T]):
-    """Items in lanes, found again by their keys.
-
-    Attributes:
-        size: Items that are queued.
-        enqueued: Items ever taken in.
-        duplicates: Pushes that found their key queued.
-        discarded: Items removed by key.
-        keyed: Whether there is a key function.
-    """
+    """The order of a `RingQueue`, which is what to read about its methods' meaning."""
 
     __slots__ = (
         "_alarm",
+        "_best",
         "_by_bit",
-        "_by_number",
+        "_clock",
+        "_dead",
+        "_discarded",
+        "_duplicates",
+        "_granted",
         "_index",
+        "_is_keyed",
+        "_is_watched",
         "_key",
+        "_lanes",
+        "_low",
         "_mask",
         "_max_skips",
-        "_passes",
+        "_owner",
+        "_room",
         "_scarce",
         "_table",
-        "discarded",
-        "duplicates",
-        "enqueued",
-        "keyed",
-        "size",
+        "_worst_first",
     )
 
-    def __init__(self, *, lanes: int, key: Callable[[T], Hashable] | None, max_skips: int) -> None:
-        self.size = 0
-        self.enqueued = 0
-        self.duplicates = 0
-        self.discarded = 0
-        self.keyed = key is not None
-        self._key = key
-        self._index: dict[Hashable, _Entry[T]] = {}
+    def __init__(
+        self, *, lanes: int, key: Callable[[T], Hashable] | None, max_skips: int, owner: Owner
+    ) -> None:
+        self._owner = owner
+        self._room = 0
+        self._granted = 0  # so `_granted - _room` were taken in
+        self._duplicates = 0
+        self._discarded = 0
+        self._is_watched = False  # the next change must be told to `queue`
+        self._is_keyed = key is not None
+        # Without a key function each item is its own: a number of its own is its key.
+        numbers = count()
+        self._key: Callable[[T], Hashable] = key or (lambda _: next(numbers))
+        self._index: dict[Hashable, Entry[T]] = {}
         self._max_skips = max_skips
-        self._by_number: dict[int, _Lane[T]] = {n: _Lane(n, max_skips) for n in range(lanes)}
-        self._by_bit: dict[int, _Lane[T]] = {lane.bit: lane for lane in self._by_number.values()}
+        self._lanes: dict[int, Lane[T]] = {number: Lane(number, max_skips) for number in range(lanes)}
+        self._by_bit: dict[int, Lane[T] | None] = {0: None} | {
+            lane.bit: lane for lane in self._lanes.values()
+        }
+        self._worst_first = tuple(self._lanes.values())[:0:-1]  # lane 0 is never due
         self._mask: int = 0
-        self._passes = 0
-        self._alarm = _NEVER
-        # A dict gives no memory back while it is drained. Above `_table` keys it has grown
-        # enough to be watched; below `_scarce` it is far too large, and made anew.
-        self._table = _SMALL if self.keyed else _NEVER
-        self._scarce = -1
+        self._best: Lane[T] | None = None
+        self._clock = 0
+        self._alarm = NEVER
+        # A dict gives no memory back while it is drained. From `_table` keys on it has grown
+        # enough to be watched; below `_low` it is far too large, and made anew. `_scarce` is
+        # what a dequeue compares with: `_low`, or more than anything while some are dead.
+        self._table = _SMALL
+        self._low = self._scarce = -1
+        self._dead = 0
 
-    def push(self, item: T, number: int, limit: int) -> bool | None:
-        """Take an item in at its lane's tail.
+    def _enqueue_slowly(self, item: T, lane: int) -> bool:
+        raise NotImplementedError
+
+    def _dequeue_slowly(self) -> T:
+        raise NotImplementedError
+
+    # ── in and out: the two that must be fast, so they call nothing ──────────
+
+    def enqueue_nowait(self, item: T, lane: int = 0) -> bool:
+        """Take an item in, now.
 
         Returns:
-            Whether it was taken in; ``False`` if its key is queued already (on a worse lane:
-            that one moved here), ``None`` if ``limit`` items or more are queued.
+            ``False`` if an item with its key is queued already.
+
+        Raises:
+            QueueFull: There is no room, or what room there is has been promised to tasks that wait.
+            QueueClosed: The queue was closed.
+            ValueError: There is no such lane.
         """
+        room = self._room
+        if not room or not self._owner._is_owned():
+            return self._enqueue_slowly(item, lane)
         try:
-            lane = self._by_number[number]
+            place = self._lanes[lane]
         except (KeyError, TypeError):
-            self._refuse_lane(number)
-        key = None
-        if self._key is not None:
-            key = self._key(item)
-            found = self._find(key)
-            if found is not None:
-                self.duplicates += 1
-                if lane.number < found[2].number:
-                    self._move(found, lane)
-                return False
-        size = self.size
-        if size >= limit:
-            return None
-        if size >= self._table:
-            self._fit_table()
-        self.size = size + 1
-        self.enqueued += 1
-        self._append(item, key, lane)
+            self._refuse_lane(lane)
+        key = self._key(item)
+        index = self._index
+        try:
+            if key in index:
+                return self._meet_again(key, place)
+        except TypeError as error:
+            self._refuse_key(key, error)
+        self._room = room - 1
+        clock = self._clock
+        index[key] = entry = (item, key, place, clock - place.own if lane else 0)
+        queue = place.queue
+        if not queue:
+            self._mask |= place.bit
+            best = self._best
+            if best is None or lane < best.number:
+                self._best = place
+            if not place.alarm:
+                self._set_alarm(place)
+        queue.append(entry)
         return True
 
-    def pop(self) -> T:
-        """Take out the item whose turn it is; something must be queued."""
-        mask = self._mask
-        bit = mask & -mask
-        lane = self._by_bit[bit]
-        if mask != bit:
-            if self._passes >= self._alarm and (overdue := self._overdue()) is not None:
-                lane = overdue
-                self._count_against_worse(lane)
-            else:
-                self._passes += 1
-                lane.offset += 1
-        if lane.dead:
-            self._bury(lane)
-        entry = lane.queue.popleft()
-        if self._key is not None:
-            del self._index[entry[1]]
-        self.size = size = self.size - 1
-        if lane.dead:
-            self._shed(lane)
-        elif not lane.queue:
-            self._mask &= ~lane.bit
-        if size < self._scarce:
-            self._fit_table()
-        return entry[0]
+    def dequeue_nowait(self) -> T:
+        """Hand out the item whose turn it is, now.
 
-    def peek(self) -> T:
-        """What `pop` would take out."""
-        mask = self._mask
-        lane = self._by_bit[mask & -mask]
-        if self._passes >= self._alarm:
-            lane = self._overdue() or lane
-        if lane.dead:
-            self._bury(lane)
-        return lane.queue[0][0]
+        Raises:
+            QueueEmpty: There is none, or each is kept for a task that waited for it. On a
+                queue that is closed and drained, this error is a `QueueClosed` as well.
+        """
+        place = self._best
+        if place is None or self._is_watched or not self._owner._is_owned():
+            return self._dequeue_slowly()
+        if self._mask != place.bit:  # others wait
+            clock = self._clock
+            if clock >= self._alarm:
+                place = self._next_in_turn(place, clock)
+            self._clock = clock + 1
+            if place.number:
+                place.own += 1
+        queue = place.queue
+        item, key, _, _ = queue.popleft()
+        index = self._index
+        del index[key]
+        if not queue:
+            self._mask = mask = self._mask ^ place.bit
+            self._best = self._by_bit[mask & -mask]
+        if len(index) < self._scarce:
+            self._tend(place)
+        return item
 
-    def discard(self, key: Hashable) -> bool:
-        """Remove the item with this key."""
+    # The same by names that no subclass overrides.
+    _put_in = enqueue_nowait
+    _take_out = dequeue_nowait
+
+    # ── the rest of the order ────────────────────────────────────────────────
+
+    @property
+    def _size(self) -> int:
+        return len(self._index)
+
+    def _head(self) -> T:
+        """What `dequeue_nowait` would hand out; something must be queued."""
+        place = self._best
+        assert place is not None
+        if self._clock >= self._alarm and self._mask != place.bit:
+            place = self._next_in_turn(place, self._clock)
+        return place.queue[0][0]
+
+    def _remove(self, key: Hashable) -> bool:
         entry = self._find(key)
         if entry is None:
             return False
         del self._index[key]
-        self.size -= 1
-        self.discarded += 1
+        self._discarded += 1
         self._leave_behind(entry[2])
-        if self.size < self._scarce:
-            self._fit_table()
         return True
 
-    def promote(self, key: Hashable, number: int) -> bool:
-        """Move the item with this key to the tail of a lane; in its own lane it keeps its place."""
-        lane = self._lane(number)
+    def _move(self, key: Hashable, place: Lane[T]) -> bool:
+        """Move a queued item to another lane's tail; in its own lane it keeps its place."""
         entry = self._find(key)
         if entry is None:
             return False
-        if entry[2] is not lane:
-            self._move(entry, lane)
+        if entry[2] is not place:
+            clock = self._clock
+            self._index[key] = moved = (entry[0], key, place, clock - place.own)
+            if not place.queue:
+                self._mask = mask = self._mask | place.bit
+                self._best = self._by_bit[mask & -mask]
+                if not place.alarm:
+                    self._set_alarm(place)
+            place.queue.append(moved)
+            self._leave_behind(entry[2])
         return True
 
-    def __contains__(self, key: Hashable) -> bool:
-        return self._find(key) is not None
+    def _meet_again(self, key: Hashable, place: Lane[T]) -> bool:
+        """An enqueue found its key queued."""
+        self._duplicates += 1
+        if place.number < self._index[key][2].number:
+            self._move(key, place)
+        return False
 
-    def sizes(self) -> tuple[int, ...]:
-        """Items in each lane."""
-        return tuple(len(lane.queue) - lane.dead for lane in self._by_number.values())
+    def _sizes(self) -> tuple[int, ...]:
+        return tuple(lane.living for lane in self._lanes.values())
 
-    @property
-    def dead(self) -> int:
-        """Entries of items that were discarded or moved and still lie in a lane."""
-        return sum(lane.dead for lane in self._by_number.values())
-
-    def first(self, limit: int) -> list[T]:
+    def _first(self, limit: int) -> list[T]:
         """Up to ``limit`` items in the order in which they would leave now; O(limit) a lane."""
         # The twin drains by the very code that the original will drain by.
-        twin: Lanes[T] = Lanes(lanes=len(self._by_number), key=None, max_skips=self._max_skips)
-        twin._mask = self._mask
-        twin._passes = self._passes
-        twin._alarm = self._alarm
-        for number, lane in self._by_number.items():
-            living = (entry for entry in lane.queue if self._is_alive(entry, lane))
-            twin._by_number[number].queue.extend(islice(living, limit))
-            twin._by_number[number].offset = lane.offset
-        return [twin.pop() for _ in range(min(limit, self.size))]
+        twin: Lanes[T] = Lanes(
+            lanes=len(self._lanes), key=self._key, max_skips=self._max_skips, owner=self._owner
+        )
+        twin._mask, twin._clock, twin._alarm = self._mask, self._clock, self._alarm
+        for lane, copy in zip(self._lanes.values(), twin._lanes.values(), strict=True):
+            living = (entry for entry in lane.queue if not lane.dead or self._index.get(entry[1]) is entry)
+            copy.queue.extend(islice(living, limit))
+            copy.own, copy.alarm = lane.own, lane.alarm
+            twin._index.update((entry[1], entry) for entry in copy.queue)
+        twin._best = twin._by_bit[twin._mask & -twin._mask]
+        return [twin.dequeue_nowait() for _ in range(min(limit, self._size))]
+
+    # ── room ─────────────────────────────────────────────────────────────────
+
+    def _grant(self, limit: int) -> None:
+        """Count out room for the usual way, so that no more than ``limit`` are queued."""
+        size = self._size
+        if size >= self._table:
+            self._fit_table()
+        room = max(min(limit, self._table) - size, 0)
+        self._granted += room - self._room
+        self._room = room
 
     # ── lanes ────────────────────────────────────────────────────────────────
 
-    def _lane(self, number: int) -> _Lane[T]:
+    def _lane(self, number: int) -> Lane[T]:
         try:
-            return self._by_number[number]
+            return self._lanes[number]
         except (KeyError, TypeError):
             self._refuse_lane(number)
 
     def _refuse_lane(self, number: object) -> NoReturn:
         if not isinstance(number, int):
             raise TypeError(f"lane must be a whole number, not {number!r}.") from None
-        most = len(self._by_number) - 1
+        most = len(self._lanes) - 1
         raise ValueError(f"lane must be from 0 to {most} in this queue, not {number}.") from None
 
-    def _append(self, item: T, key: Hashable, lane: _Lane[T]) -> None:
-        passes = self._passes
-        entry = (item, key, lane, passes - lane.offset + lane.bound)
-        if self._key is not None:
-            self._index[key] = entry
-        if not lane.queue:
-            self._mask |= lane.bit
-            if lane.number:
-                self._alarm = min(self._alarm, passes + lane.bound)
-        lane.queue.append(entry)
+    def _set_alarm(self, place: Lane[T]) -> None:
+        """The lane got its first item since its alarm last rang in vain."""
+        place.alarm = self._clock + place.bound
+        self._alarm = min(self._alarm, place.alarm)
 
-    def _move(self, entry: _Entry[T], lane: _Lane[T]) -> None:
-        self._append(entry[0], entry[1], lane)
-        self._leave_behind(entry[2])
-
-    # ── bounded skipping ─────────────────────────────────────────────────────
-
-    def _overdue(self) -> _Lane[T] | None:
-        """The worst lane whose head has been passed often enough, or ``None``, with the alarm set anew."""
-        alarm = _NEVER
-        rest = self._mask & ~1  # nobody is better than lane 0
-        while rest:
-            bit = 1 << (rest.bit_length() - 1)
-            rest ^= bit
-            lane = self._by_bit[bit]
-            if lane.dead:
-                self._bury(lane)
-            due = lane.queue[0][3] + lane.offset
-            if due <= self._passes:
-                return lane
+    def _next_in_turn(self, best: Lane[T], clock: int) -> Lane[T]:
+        """The worst lane whose head is due, or else the best, with the alarm set anew; a step for each lane."""
+        alarm = NEVER
+        for place in self._worst_first:
+            due = place.alarm
+            if due <= clock:  # so it was once; the head may be another by now, or the lane empty
+                queue = place.queue
+                if not queue:
+                    place.alarm = 0
+                    continue
+                place.alarm = due = queue[0][3] + place.own + place.bound
+                if due <= clock:
+                    return place
             alarm = min(alarm, due)
         self._alarm = alarm
-        return None
-
-    def _count_against_worse(self, served: _Lane[T]) -> None:
-        # The clock stands still when an overdue lane is served, since it passed nobody
-        # better; for those worse than it, time goes on. The alarm, rung already, stays.
-        worse = self._mask & -(served.bit << 1)
-        while worse:
-            bit = worse & -worse
-            worse ^= bit
-            self._by_bit[bit].offset -= 1
+        return best
 
     # ── keys, and the dead ───────────────────────────────────────────────────
 
-    def _find(self, key: Hashable) -> _Entry[T] | None:
+    def _find(self, key: Hashable) -> Entry[T] | None:
         try:
             return self._index.get(key)
         except TypeError as error:
-            raise TypeError(f"key must be hashable, not {type(key).__name__} ({error}).") from error
+            self._refuse_key(key, error)
 
-    def _is_alive(self, entry: _Entry[T], lane: _Lane[T]) -> bool:
-        return not lane.dead or self._index.get(entry[1]) is entry
+    def _refuse_key(self, key: object, error: TypeError) -> NoReturn:
+        raise TypeError(f"key must be hashable, not {type(key).__name__} ({error}).") from error
 
-    def _leave_behind(self, lane: _Lane[T]) -> None:
+    def _leave_behind(self, place: Lane[T]) -> None:
         """One more entry of this lane is dead."""
-        lane.dead += 1
-        self._shed(lane)
+        place.dead += 1
+        self._dead += 1
+        self._tend(place)
 
-    def _bury(self, lane: _Lane[T]) -> None:
-        """Drop the dead from the lane's head; at least one of its entries is alive."""
-        queue = lane.queue
-        while self._index.get(queue[0][1]) is not queue[0]:
-            queue.popleft()
-            lane.dead -= 1
-
-    def _shed(self, lane: _Lane[T]) -> None:
-        """Drop all the dead once they outnumber the living, and with nobody alive, close the lane."""
-        if lane.dead * 2 > len(lane.queue):
-            lane.queue = deque(entry for entry in lane.queue if self._index.get(entry[1]) is entry)
-            lane.dead = 0
-            if not lane.queue:
-                self._mask &= ~lane.bit
+    def _tend(self, place: Lane[T]) -> None:
+        """Clear away what may lie at a lane's head, and memory that is not used any more."""
+        if place.dead:
+            self._dead -= place.shed(self._index)
+            if not place.queue:
+                self._mask = mask = self._mask & ~place.bit
+                self._best = self._by_bit[mask & -mask]
+        if len(self._index) < self._low:
+            self._fit_table()
+        self._scarce = NEVER if self._dead else self._low
 
     def _fit_table(self) -> None:
         """Make the dict anew if it holds far fewer keys than it did, and note when to look again."""
-        if self.size < self._scarce:
+        size = len(self._index)
+        if size < self._low:
             self._index = dict(self._index)
-        self._table = max(_SMALL, self.size * 2)
-        self._scarce = self._table // 8 if self._table > _SMALL else -1
+        self._table = max(_SMALL, size * 2)
+        self._low = self._table // 8 if self._table > _SMALL else -1
+        self._scarce = NEVER if self._dead else self._low

@@ -9,17 +9,19 @@ when it runs again. An item is therefore always either queued or with whoever as
 it, never on its way, and a cancellation finds nothing to lose.
 """
 
+# RLock._is_owned, on purpose: see owner.py
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from threading import get_ident
-from typing import Generic, NoReturn, TypeVar
+from typing import NoReturn, Self, TypeVar, cast
 
 import anyio.lowlevel
 
 from prewarmkit.errors import QueueClosed, QueueEmpty, QueueFull
-from prewarmkit.ring.checks import NOBODY, check_whole, claim, running_loop
+from prewarmkit.ring.checks import check_whole
 from prewarmkit.ring.lanes import Lanes
+from prewarmkit.ring.owner import CLAIMS, claim, new_owner, running_loop
 from prewarmkit.ring.statistics import QueueStatistics
 from prewarmkit.ring.waiters import Line
 
@@ -36,15 +38,16 @@ class _Drained(QueueClosed, QueueEmpty):
     is_retryable = False
 
 
-class RingQueue(Generic[T]):
+class RingQueue(Lanes[T]):
     """A bounded queue with lanes, in which a key is queued once.
 
     Lane 0 is served first, and inside a lane the order is that of arrival. Nothing
     starves: an item of lane ``k`` leaves after at most ``max_skips * k`` items of better
-    lanes, and of its own lane those before it. This holds for every item, so once the
-    oldest part of a worse lane is due, all of that part goes first. A ``max_skips`` of
-    ``maxsize`` lets any backlog leave strictly by lane and still bounds the wait of each
-    item under an endless flow.
+    lanes, and of its own lane those before it. What has been passed over by that many
+    items of other lanes is due, and goes first, the worst lane's ahead of others'. This
+    holds for every item, so once the oldest part of a worse lane is due, all of that part
+    goes first. A ``max_skips`` of ``maxsize`` lets any backlog leave strictly by lane and
+    still bounds the wait of each item under an endless flow.
 
     A duplicate is found before fullness: with a key that is queued already, an enqueue
     returns ``False``. On a better lane than the queued item's it moves that one there, to
@@ -61,8 +64,10 @@ class RingQueue(Generic[T]):
 
     One thread and one event loop at a time, asyncio or trio, with the GIL or without: the
     queue belongs to the thread whose loop was running when it was made, or else to the
-    first that uses it. Any other gets a ``RuntimeError``; from there, use
-    ``anyio.from_thread.run_sync(queue.enqueue_nowait, item)``. Only ``len(queue)``,
+    first that uses it. Each call checks that, and any other thread gets a ``RuntimeError``
+    before anything is touched. From there, use
+    ``anyio.from_thread.run_sync(queue.enqueue_nowait, item)`` or
+    ``loop.call_soon_threadsafe(queue.enqueue_nowait, item)``. Only ``len(queue)``,
     ``key in queue``, the properties and `statistics` may be read from anywhere, and are a
     snapshot there. When the owning thread has ended, the next one to come takes over.
 
@@ -81,9 +86,6 @@ class RingQueue(Generic[T]):
     __slots__ = (
         "_consumers",
         "_is_closed",
-        "_is_watched",
-        "_items",
-        "_limit",
         "_loop",
         "_maxsize",
         "_producers",
@@ -91,6 +93,21 @@ class RingQueue(Generic[T]):
         "_thread",
         "_turns",
     )
+
+    def __new__(
+        cls,
+        maxsize: int,  # noqa: ARG004 — `__init__` takes them
+        *,
+        lanes: int = 1,
+        key: Callable[[T], Hashable] | None = None,
+        max_skips: int = 8,  # noqa: ARG004
+    ) -> Self:
+        """A queue without lanes and keys needs little of what is here, and gets its own class."""
+        if cls is RingQueue and lanes == 1 and key is None:
+            from prewarmkit.ring.bare import BareRingQueue
+
+            return super().__new__(cast("type[Self]", BareRingQueue))
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -105,42 +122,17 @@ class RingQueue(Generic[T]):
         check_whole("max_skips", max_skips, 1)
         if key is not None and not callable(key):
             raise TypeError(f"key must be a function of one item, or None, not {key!r}.")
+        owner, self._thread = new_owner()
+        super().__init__(lanes=lanes, key=key, max_skips=max_skips, owner=owner)
         self._maxsize = maxsize
-        self._limit = maxsize  # less the places that are kept for producers in line
-        self._items: Lanes[T] = Lanes(lanes=lanes, key=key, max_skips=max_skips)
         self._consumers = Line()
         self._producers = Line()
         self._is_closed = False
-        self._is_watched = False  # closed, or somebody is in a line: a change must be settled
         self._rejected = 0
-        self._turns = _TURNS - 1
+        self._turns = _TURNS
         self._loop: object = None
-        self._thread = NOBODY if running_loop() is None else get_ident()
 
-    # ── in ───────────────────────────────────────────────────────────────────
-
-    def enqueue_nowait(self, item: T, lane: int = 0) -> bool:
-        """Take an item in, now.
-
-        Returns:
-            ``False`` if an item with its key is queued already.
-
-        Raises:
-            QueueFull: There is no room, or what room there is has been promised to tasks that wait.
-            QueueClosed: The queue was closed.
-            ValueError: There is no such lane.
-        """
-        if get_ident() != self._thread:
-            self._thread = claim(self._thread)
-        if self._is_closed:
-            self._refuse()
-        added = self._items.push(item, lane, self._limit)
-        if added is None:
-            self._rejected += 1
-            raise QueueFull(f"All {self._maxsize} places are taken: try later, or await enqueue().")
-        if self._is_watched:
-            self._settle()
-        return added
+    # ── in; `enqueue_nowait` is `Lanes`' ─────────────────────────────────────
 
     async def enqueue(self, item: T, lane: int = 0) -> bool:
         """Take an item in, waiting while there is no room.
@@ -152,47 +144,44 @@ class RingQueue(Generic[T]):
             QueueClosed: The queue was closed, before or while this waited; the item was not taken in.
             ValueError: There is no such lane.
         """
-        if get_ident() != self._thread:
-            self._thread = claim(self._thread)
-        self._turns -= 1
-        if self._turns < 0:
+        if not self._turns:
             await self._give_way()
-        if self._is_closed:
-            self._refuse()
+        self._turns -= 1
+        if self._room:  # and so nobody is in line
+            return self._put_in(item, lane)
+        self._check_thread()
         # Whoever is in line already comes first, though the place for him may be free by now.
-        added = self._items.push(item, lane, 0 if self._producers else self._limit)
+        added = self._add(item, lane, 0 if self._producers else self._limit)
         while added is None:
             await self._wait_in(self._producers)
-            try:
-                if self._is_closed:
-                    self._refuse()
-                added = self._items.push(item, lane, self._maxsize)
-            finally:
-                self._settle()
-        if self._is_watched:
-            self._settle()
+            added = self._add(item, lane, self._maxsize)
         return added
 
-    # ── out ──────────────────────────────────────────────────────────────────
+    def _enqueue_slowly(self, item: T, lane: int) -> bool:
+        self._check_thread()
+        added = self._add(item, lane, self._limit)
+        if added is None:
+            self._rejected += 1
+            raise QueueFull(f"All {self._maxsize} places are taken: try later, or await enqueue().")
+        return added
 
-    def dequeue_nowait(self) -> T:
-        """Hand out the item whose turn it is, now.
+    def _add(self, item: T, lane: int, limit: int) -> bool | None:
+        """Take an item in unless ``limit`` are queued (``None``); a duplicate is found before that."""
+        try:
+            if self._is_closed:
+                raise QueueClosed("The queue was closed: it takes nothing more. Make a new one to go on.")
+            place = self._lane(lane)
+            self._grant(limit)
+            if self._room:
+                return self._put_in(item, lane)
+            if self._is_keyed and self._find(key := self._key(item)) is not None:
+                return self._meet_again(key, place)
+            return None
+        finally:
+            if self._is_watched:
+                self._settle()
 
-        Raises:
-            QueueEmpty: There is none, or each is kept for a task that waited for it. On a
-                queue that is closed and drained, this error is a `QueueClosed` as well.
-        """
-        if get_ident() != self._thread:
-            self._thread = claim(self._thread)
-        items = self._items
-        if self._is_watched:
-            self._check_spare()
-            item = items.pop()
-            self._settle()
-            return item
-        if not items.size:
-            self._refuse_to_give()
-        return items.pop()
+    # ── out; `dequeue_nowait` is `Lanes`' ────────────────────────────────────
 
     async def dequeue(self) -> T:
         """Hand out the item whose turn it is, waiting while there is none.
@@ -200,32 +189,39 @@ class RingQueue(Generic[T]):
         Raises:
             QueueClosed: The queue is closed and drained, before or while this waited.
         """
-        if get_ident() != self._thread:
-            self._thread = claim(self._thread)
-        self._turns -= 1
-        if self._turns < 0:
+        if not self._turns:
             await self._give_way()
-        items = self._items
-        if not items.size or (self._is_watched and self._consumers):
-            if not (self._is_closed and not items.size):
-                await self._wait_in(self._consumers)
-            if not items.size:  # nothing, after a wait too: only a close calls to that
-                self._refuse_to_give()
-        item = items.pop()
-        if self._is_watched:
+        self._turns -= 1
+        if self._best is not None and not self._is_watched:
+            return self._take_out()
+        self._check_thread()
+        if (self._consumers or not self._size) and not (self._is_closed and not self._size):
+            await self._wait_in(self._consumers)
+        if not self._size:  # nothing, after a wait too: only a close calls to that
+            self._refuse_to_give()
+        return self._take()
+
+    def _dequeue_slowly(self) -> T:
+        self._check_thread()
+        self._check_spare()
+        return self._take()
+
+    def _take(self) -> T:
+        return self._drain(1)[0]
+
+    def _drain(self, count: int) -> list[T]:
+        """Take out ``count`` items, whoever waits."""
+        self._is_watched = False
+        try:
+            return [self._take_out() for _ in range(count)]
+        finally:
             self._settle()
-        return item
 
     def dequeue_batch(self, limit: int) -> list[T]:
         """Hand out up to ``limit`` items, those that are there now; none is an empty list."""
         check_whole("limit", limit, 0)
-        if get_ident() != self._thread:
-            self._thread = claim(self._thread)
-        pop = self._items.pop
-        batch = [pop() for _ in range(min(limit, self._spare))]
-        if self._is_watched:
-            self._settle()
-        return batch
+        self._check_thread()
+        return self._drain(min(limit, self._spare))
 
     def peek(self) -> T:
         """What `dequeue_nowait` would hand out; it stays.
@@ -233,10 +229,9 @@ class RingQueue(Generic[T]):
         Raises:
             QueueEmpty: As `dequeue_nowait` would.
         """
-        if get_ident() != self._thread:
-            self._thread = claim(self._thread)
+        self._check_thread()
         self._check_spare()
-        return self._items.peek()
+        return self._head()
 
     def __aiter__(self) -> RingQueue[T]:
         """``async for item in queue`` dequeues until the queue is closed and drained."""
@@ -259,10 +254,9 @@ class RingQueue(Generic[T]):
         Raises:
             TypeError: The queue was made without a key function, or the key is not hashable.
         """
-        if get_ident() != self._thread:
-            self._thread = claim(self._thread)
+        self._check_thread()
         self._check_keyed("discard")
-        found = self._items.discard(key)
+        found = self._remove(key)
         if found and self._is_watched:
             self._settle()
         return found
@@ -279,21 +273,19 @@ class RingQueue(Generic[T]):
             TypeError: The queue was made without a key function, or the key is not hashable.
             ValueError: There is no such lane.
         """
-        if get_ident() != self._thread:
-            self._thread = claim(self._thread)
+        self._check_thread()
         self._check_keyed("promote")
-        return self._items.promote(key, lane)
+        return self._move(key, self._lane(lane))
 
     def __contains__(self, key: Hashable) -> bool:
         self._check_keyed("in")
-        return key in self._items
+        return self._find(key) is not None
 
     # ── the whole ────────────────────────────────────────────────────────────
 
     def close(self) -> None:
         """Take in nothing more, wake who waits; what is queued can still be drained. Again: no effect."""
-        if get_ident() != self._thread:
-            self._thread = claim(self._thread)
+        self._check_thread()
         self._is_closed = True
         self._settle()
 
@@ -308,27 +300,26 @@ class RingQueue(Generic[T]):
         return self._maxsize
 
     def __len__(self) -> int:
-        return self._items.size
+        return self._size
 
     def snapshot(self, limit: int | None = None) -> list[T]:
         """Up to ``limit`` queued items (all without one) in the order they would leave now; they stay."""
         if limit is not None:
             check_whole("limit", limit, 0)
-        if get_ident() != self._thread:
-            self._thread = claim(self._thread)
-        return self._items.first(self._items.size if limit is None else limit)
+        self._check_thread()
+        return self._first(self._size if limit is None else limit)
 
     def statistics(self) -> QueueStatistics:
         """Counters and sizes as they are now."""
-        items = self._items
+        size, enqueued = self._size, self._granted - self._room
         return QueueStatistics(
-            size=items.size,
+            size=size,
             capacity=self._maxsize,
-            lane_sizes=items.sizes(),
-            enqueued=items.enqueued,
-            dequeued=items.enqueued - items.size - items.discarded,
-            discarded=items.discarded,
-            duplicates=items.duplicates,
+            lane_sizes=self._sizes(),
+            enqueued=enqueued,
+            dequeued=enqueued - size - self._discarded,
+            discarded=self._discarded,
+            duplicates=self._duplicates,
             rejected=self._rejected,
             waiting_producers=len(self._producers),
             waiting_consumers=len(self._consumers),
@@ -336,21 +327,26 @@ class RingQueue(Generic[T]):
 
     def __repr__(self) -> str:
         # No items: they may hold secrets.
-        return f"<RingQueue {self._items.size}/{self._maxsize}{' closed' if self._is_closed else ''}>"
+        return f"<RingQueue {self._size}/{self._maxsize}{' closed' if self._is_closed else ''}>"
 
     # ── waiting ──────────────────────────────────────────────────────────────
 
     def _settle(self) -> None:
         """Call as many as there are items and room for, after any change; send home whom a close concerns."""
-        items, consumers, producers = self._items, self._consumers, self._producers
-        consumers.call(items.size)
+        consumers, producers, size = self._consumers, self._producers, self._size
+        consumers.call(size)
         if self._is_closed:
             producers.dismiss()
-            if not items.size:
+            if not size:
                 consumers.dismiss()
-        producers.call(self._maxsize - items.size)
-        self._limit = self._maxsize - producers.called
+        producers.call(self._maxsize - size)
         self._is_watched = self._is_closed or bool(consumers) or bool(producers)
+        self._grant(0)  # what was counted out may be too much now
+
+    @property
+    def _limit(self) -> int:
+        """How many may be queued, less the places that are kept for producers in line."""
+        return self._maxsize - self._producers.called
 
     async def _wait_in(self, line: Line) -> None:
         """Return once called, or dismissed by a close; the caller uses its right at once, then settles."""
@@ -366,32 +362,34 @@ class RingQueue(Generic[T]):
             line.leave(waiter)
             self._settle()
             raise
-        self._turns = _TURNS - 1
+        self._turns = _TURNS
         line.leave(waiter)
 
     async def _give_way(self) -> None:
-        self._turns = _TURNS - 1
+        self._turns = _TURNS
         await anyio.lowlevel.checkpoint()
 
     @property
     def _spare(self) -> int:
         """Items that are not kept for a task that has been called."""
-        return self._items.size - self._consumers.called
+        return self._size - self._consumers.called
 
     # ── refusals ─────────────────────────────────────────────────────────────
+
+    def _check_thread(self) -> None:
+        if not self._owner._is_owned():
+            with CLAIMS:
+                self._owner, self._thread = claim(self._owner, self._thread)
 
     def _check_spare(self) -> None:
         if self._spare <= 0:
             self._refuse_to_give()
 
     def _refuse_to_give(self) -> NoReturn:
-        if self._is_closed and not self._items.size:
+        if self._is_closed and not self._size:
             raise _Drained("The queue was closed and is drained: stop taking from it.")
         raise QueueEmpty("Nothing is queued but for tasks that wait: try again later, or await dequeue().")
 
-    def _refuse(self) -> NoReturn:
-        raise QueueClosed("The queue was closed: it takes nothing more. Make a new one to go on.")
-
     def _check_keyed(self, what: str) -> None:
-        if not self._items.keyed:
+        if not self._is_keyed:
             raise TypeError(f"{what!r} needs a key: this RingQueue was made without key=.")
