@@ -335,12 +335,20 @@ async def test_a_failure_ahead_of_the_end_is_a_warning_and_after_it_an_error(
     clock.advance(3600 - 100)
     with caplog.at_level(logging.WARNING, logger="prewarmkit.sigv4"):
         await signer.refresh()
-    assert "OSError" in caplog.text
-    assert "abc" not in caplog.text
-    assert signer_is(signer, "AKID1")
+        assert "OSError" in caplog.text
+        assert "abc" not in caplog.text
+        assert signer_is(signer, "AKID1")
+        assert provider.calls == 2
+        await signer.refresh()
+        clock.advance(9)
+        await signer.refresh()
+        assert provider.calls == 2, "a provider in trouble is not asked by every request"
+        clock.advance(1)
+        await signer.refresh()
+        assert provider.calls == 3
     with pytest.raises(OSError, match="refused"):
         await signer.refresh(force=True)
-    clock.advance(100)
+    clock.advance(90)
     with pytest.raises(OSError, match="refused"):
         await signer.refresh()
 

@@ -30,7 +30,18 @@ _logger = logging.getLogger("prewarmkit.r2")
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _GOOD = range(200, 300)
+# Refusals of the time itself, and those that a wrong clock may be behind.
 _CLOCK_CODES = frozenset({"RequestTimeTooSkewed", "ExpiredRequest", "RequestExpired"})
+_MAYBE_CLOCK_CODES = frozenset(
+    {
+        "SignatureDoesNotMatch",
+        "InvalidSignatureException",
+        "AuthFailure",
+        "AccessDenied",
+        "AccessDeniedException",
+    }
+)
+_CLOCK_IS_WRONG_SECONDS = 240
 
 
 @frozen
@@ -61,6 +72,9 @@ class _Call:
     request_id: str | None = None
     retry_after: float | None = None
     failure: R2Error | None = None
+    skew_signed_with: float = 0.0
+    skew_seen: float | None = None
+    is_corrected: bool = False
 
 
 class Sender:
@@ -146,16 +160,22 @@ class Sender:
         self, call: _Call, stack: AsyncExitStack, *, max_bytes: int | None
     ) -> tuple[Response, bytes]:
         draft = call.draft
-        sent_at = self._signer.now()
         try:
-            response = await stack.enter_async_context(self._transport.send(await self._signed(draft)))
+            request = await self._signed(draft)
+            sent_at = self._signer.now()
+            call.skew_signed_with = self._signer.clock_skew_seconds
+            response = await stack.enter_async_context(self._transport.send(request))
             call.status = response.status
             headers = headers_of(response)
+            # Every answer tells the service's time, good ones too: a clock that was set right is noticed.
+            call.skew_seen = self._signer.observe_server_date(
+                headers.get("date"), sent_at=sent_at, age=headers.get("age")
+            )
             call.request_id = request_id_of(headers)
             call.retry_after = retry_after_seconds(headers.get("retry-after"), now=headers.get("date"))
             if response.status not in _GOOD:
                 body = await _read(response, _MAX_ERROR_BYTES, draft, cut=True)
-                raise self._fault(call, headers, body, sent_at)
+                raise self._fault(call, headers, body)
             if max_bytes == 0:
                 return response, b""
             body = await _read(response, max_bytes, draft, cut=False)
@@ -165,19 +185,23 @@ class Sender:
             raise _connection_fault(error, call) from error
         # S3 answers long operations with 200 before it knows how they end.
         if draft.method == "POST" and parse_fields(body) is not None:
-            raise self._fault(call, headers, body, sent_at)
+            raise self._fault(call, headers, body)
         return response, body
 
-    def _fault(self, call: _Call, headers: Mapping[str, str], body: bytes, sent_at: float) -> R2Error:
+    def _fault(self, call: _Call, headers: Mapping[str, str], body: bytes) -> R2Error:
         assert call.status is not None
         fault = fault_of(call.draft, call.status, headers, body, attempts=call.attempt)
-        if fault.code in _CLOCK_CODES and call.attempt == 1:
-            # The refusal tells the service's time: signed by that clock, the next attempt can be good.
-            skew = self._signer.observe_server_date(
-                headers.get("date"), sent_at=sent_at, age=headers.get("age")
-            )
-            fault.is_retryable = skew is not None
+        if not call.is_corrected and self._may_be_the_clock(call, fault.code):
+            # Signed by the service's clock, the next attempt can be good; it is tried once.
+            call.is_corrected = fault.is_retryable = True
         return fault
+
+    @staticmethod
+    def _may_be_the_clock(call: _Call, code: str | None) -> bool:
+        if call.skew_seen is None:
+            return False
+        off = abs(call.skew_seen - call.skew_signed_with)
+        return code in _CLOCK_CODES or (code in _MAYBE_CLOCK_CODES and off > _CLOCK_IS_WRONG_SECONDS)
 
     def _too_long(self, call: _Call) -> ConnectionFault:
         last = f"; the last attempt: {call.failure}" if call.failure is not None else "."

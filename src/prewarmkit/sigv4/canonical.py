@@ -8,7 +8,7 @@ or signatures.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, cast
 from urllib.parse import quote, unquote_to_bytes
 
@@ -24,10 +24,13 @@ __all__ = [
     "Target",
     "canonical_method",
     "canonical_path",
-    "canonical_request",
     "check_payload_hash",
     "encode",
     "fold_headers",
+    "fold_value",
+    "is_origin",
+    "is_plain_value",
+    "plain_test",
     "query_pairs",
     "split_url",
     "wire_path",
@@ -86,6 +89,10 @@ _URL = re.compile(
 )
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
+_PLAIN_VALUE = re.compile(r"[!-~]+(?: [!-~]+)*")
+_PLAIN = re.compile(r"/[A-Za-z0-9._~/-]*(?: [!-~]+)*")
+_PLAIN_NORMAL = re.compile(r"(?:/(?!\.\.?(?:[/ ]|\Z))[A-Za-z0-9._~-]+)*/?(?: [!-~]+)*")
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]+)?")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_BUT_TAB = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -148,6 +155,23 @@ def _why_not_a_url(url: object) -> str:
         (fault for fault, is_so in faults.items() if is_so), "has a host or port that is not well-formed"
     )
     return f"url {found}."
+
+
+is_plain_value = _PLAIN_VALUE.fullmatch
+"""Whether a header's value is its own canonical form."""
+
+
+def is_origin(text: str) -> bool:
+    """Whether a text is scheme, host and port, in lower case, and nothing else."""
+    return _ORIGIN.fullmatch(text) is not None
+
+
+def plain_test(*, normalize: bool) -> Callable[[str], object]:
+    """What tells whether a path, and the values that follow it behind blanks, are their own canonical form.
+
+    Such a path has no query behind it.
+    """
+    return _PLAIN_NORMAL.fullmatch if normalize else _PLAIN.fullmatch
 
 
 def encode(text: str | bytes, safe: str = "") -> str:
@@ -251,21 +275,24 @@ def fold_headers(headers: HeaderInput) -> dict[str, str]:
     for name, value in _header_pairs(headers):
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise SigningError(f"headers has the name {name!r}, which is no header name.")
-        if not isinstance(value, str):
-            raise SigningError(
-                f"headers must have str values; that of {name!r} is of type {type(value).__name__}."
-            )
-        if _CONTROL_BUT_TAB.search(value):
-            raise SigningError(
-                f"headers has a line break or another control character in {name!r}; remove it."
-            )
+        folded = fold_value(name, value)
         lower = name.lower()
         if lower in UNSIGNED_HEADERS:
             continue
-        # With control characters gone, split() of ASCII splits at blanks and tabs only.
-        folded = " ".join(value.split()) if value.isascii() else _fold_unicode(value)
         fields[lower] = f"{fields[lower]},{folded}" if lower in fields else folded
     return fields
+
+
+def fold_value(name: str, value: object) -> str:
+    """A header's value, trimmed, with runs of blanks made one space; ``name`` is for the error alone."""
+    if not isinstance(value, str):
+        raise SigningError(
+            f"headers must have str values; that of {name!r} is of type {type(value).__name__}."
+        )
+    if _CONTROL_BUT_TAB.search(value):
+        raise SigningError(f"headers has a line break or another control character in {name!r}; remove it.")
+    # With control characters gone, split() of ASCII splits at blanks and tabs only.
+    return " ".join(value.split()) if value.isascii() else _fold_unicode(value)
 
 
 def _fold_unicode(value: str) -> str:
@@ -296,11 +323,3 @@ def check_payload_hash(value: str) -> str:
             "or UNSIGNED_PAYLOAD."
         )
     return value
-
-
-def canonical_request(
-    method: str, path: str, query: str, fields: Mapping[str, str], names: Iterable[str], payload_hash: str
-) -> str:
-    """The canonical request; every part must be in its canonical form, ``names`` sorted."""
-    lines = "".join([f"{name}:{fields[name]}\n" for name in names])
-    return f"{method}\n{path}\n{query}\n{lines}\n{';'.join(names)}\n{payload_hash}"

@@ -26,6 +26,7 @@ __all__ = ["CredentialSource", "Credentials", "CredentialsProvider"]
 _log = logging.getLogger("prewarmkit.sigv4")
 
 _REFRESH_AHEAD_SECONDS = 300
+_RETRY_SECONDS = 10
 _DIGEST_LABEL = b"prewarmkit key scope 1"
 _ACCESS_KEY_ID = re.compile(r"[!-~]+")
 _UNFIT = re.compile(r"\A\s|\s\Z|[\x00-\x1f\x7f]")
@@ -146,13 +147,16 @@ class CredentialSource:
     """The credentials that a signer uses now, and their renewal.
 
     `current` may be called from any thread; `refresh` from one event loop at a time.
+
+    Attributes:
+        present: What `current` gives; ``None`` before the provider was asked.
     """
 
     def __init__(self, source: Credentials | CredentialsProvider, now: Callable[[], float]) -> None:
         self._provider: CredentialsProvider | None = None
-        self._current: Credentials | None = None
+        self.present: Credentials | None = None
         if isinstance(source, Credentials):
-            self._current = source
+            self.present = source
         elif is_a(source, CredentialsProvider) and not is_a(source, Mapping):  # a dict has a get() too
             self._provider = source
         else:
@@ -162,15 +166,16 @@ class CredentialSource:
             )
         self._now = now
         self._flight: _Flight | None = None
+        self._not_before = 0.0  # after a failure that did no harm yet
 
     def current(self) -> Credentials:
         """What to sign with."""
-        if self._current is None:
+        if self.present is None:
             raise CredentialsMissing(
                 "The credentials provider has not been asked yet: call `await signer.refresh()` "
                 "before the first signature."
             )
-        return self._current
+        return self.present
 
     async def refresh(self, *, force: bool = False) -> None:
         """Ask the provider if the credentials are missing or end soon, or if forced.
@@ -182,6 +187,8 @@ class CredentialSource:
             return
         while force or self._ends_within(_REFRESH_AHEAD_SECONDS):
             flight = self._flight
+            if not force and self._now() < self._not_before and not self._ends_within(0):
+                return
             if flight is None:
                 await self._fly(self._provider, force=force)
                 return
@@ -195,21 +202,22 @@ class CredentialSource:
             # Neither: the task that asked was cancelled, and one of those who waited takes over.
 
     def _ends_within(self, seconds: float) -> bool:
-        if self._current is None:
+        if self.present is None:
             return True
-        expires_at = self._current.expires_at
+        expires_at = self.present.expires_at
         return expires_at is not None and expires_at.timestamp() - self._now() <= seconds
 
     async def _fly(self, provider: CredentialsProvider, *, force: bool) -> None:
         flight = self._flight = _Flight()
         try:
-            self._current = self._checked(await provider.get())
+            self.present = self._checked(await provider.get())
             flight.succeeded = True
         except Exception as error:
             if force or self._ends_within(0):
                 flight.error = error
                 raise
-            # Ahead of time there is no harm yet: the next call asks again.
+            # Ahead of time there is no harm yet: it is asked again a little later, not by every request.
+            self._not_before = self._now() + _RETRY_SECONDS
             flight.succeeded = True
             _log.warning(
                 "Credentials could not be renewed ahead of their end (%s); the present ones still hold.",

@@ -1,29 +1,27 @@
 """Signing keys, and the cache that a host may plug in.
 
 Owns the derivation of a day's key, what names it (`KeyScope`), what proves that it is the
-right one (the tag of a `SigningKey`) and the only way in which a signer gets a key:
-`KeyRing`, which trusts no cache. Knows nothing of requests.
+right one (the tag of a `SigningKey`), and where keys are kept. How a signer gets its key is
+`keyring`'s. Knows nothing of requests.
 """
 
 from __future__ import annotations
 
 import hmac
-import logging
 from collections import OrderedDict
-from threading import Lock, RLock
+from threading import Lock
 from typing import Any, NamedTuple, NoReturn, Protocol, Self, runtime_checkable
 
 from attrs import field, frozen
 from attrs.validators import instance_of
 
 from prewarmkit.errors import SigningError
-from prewarmkit.sigv4.checks import is_a, is_whole
+from prewarmkit.sigv4.checks import is_whole
 from prewarmkit.sigv4.credentials import Credentials
 
 __all__ = [
     "CacheInfo",
     "KeyCache",
-    "KeyRing",
     "KeyScope",
     "MemoryKeyCache",
     "SigningKey",
@@ -31,9 +29,6 @@ __all__ = [
     "key_tag",
 ]
 
-_log = logging.getLogger("prewarmkit.sigv4")
-
-_DIGEST_SIZE = 32
 _TAG_LABEL = b"prewarmkit signing key tag 1\0"
 _FORMAT = b"pwk-key-1\0"
 
@@ -57,7 +52,9 @@ class KeyScope(NamedTuple):
 
 @frozen(repr=False, eq=False)
 class SigningKey:
-    """The key of one scope: whoever has it can sign for that service until the day ends.
+    """The key of one scope: whoever has it can sign for that service, with times of that UTC day.
+
+    That includes presigned URLs, which may live for seven days: a stolen key is good for eight.
 
     Attributes:
         scope: What it is for.
@@ -156,8 +153,8 @@ class KeyCache(Protocol):
     remote store belongs behind a `MemoryKeyCache`. A cache may forget a key at any time.
     One that returns a wrong key, or raises, only costs time: see `KeyRing`.
 
-    A cached key signs everything that its credentials may do until the UTC day ends. What
-    leaves the process must be encrypted.
+    A cached key signs all that its credentials may do, with times of its UTC day; a URL that
+    is presigned so may live for seven days more. What leaves the process must be encrypted.
     """
 
     def get(self, scope: KeyScope, /) -> SigningKey | None:
@@ -172,8 +169,8 @@ class KeyCache(Protocol):
 class MemoryKeyCache:
     """Keeps the ``maxsize`` keys that were used last, in this process only.
 
-    May be shared by any number of signers, tenants and threads. It holds derived keys,
-    never a secret; pickling one gives an empty cache.
+    May be shared by any number of signers, tenants and threads, with the GIL or without. It
+    holds derived keys, never a secret; pickling one gives an empty cache.
     """
 
     def __init__(self, maxsize: int = 64) -> None:
@@ -182,6 +179,8 @@ class MemoryKeyCache:
         self._maxsize = maxsize
         self._keys: OrderedDict[KeyScope, SigningKey] = OrderedDict()
         self._lock = Lock()
+        # The pair that was used last, so that the usual question needs neither hash nor lock.
+        self._recent: tuple[KeyScope, SigningKey] | None = None
 
     @property
     def maxsize(self) -> int:
@@ -190,10 +189,14 @@ class MemoryKeyCache:
 
     def get(self, scope: KeyScope) -> SigningKey | None:
         """See `KeyCache.get`."""
+        recent = self._recent
+        if recent is not None and recent[0] is scope:
+            return recent[1]
         with self._lock:
             key = self._keys.get(scope)
             if key is not None:
                 self._keys.move_to_end(scope)
+                self._recent = scope, key
             return key
 
     def put(self, scope: KeyScope, key: SigningKey) -> None:
@@ -201,12 +204,14 @@ class MemoryKeyCache:
         with self._lock:
             self._keys[scope] = key
             self._keys.move_to_end(scope)
+            self._recent = scope, key
             if len(self._keys) > self._maxsize:
                 self._keys.popitem(last=False)
 
     def clear(self) -> None:
         """Forget every key, for when credentials were revoked; the next signature derives anew."""
         with self._lock:
+            self._recent = None
             self._keys.clear()
 
     def __len__(self) -> int:
@@ -234,108 +239,3 @@ class CacheInfo:
     misses: int
     hit_rate: float
     size: int | None
-
-
-class _Slot(NamedTuple):
-    """The last key that passed the check, and the HMAC object keyed with it."""
-
-    key: SigningKey
-    mac: hmac.HMAC
-
-
-def _slot(key: SigningKey) -> _Slot:
-    return _Slot(key, hmac.new(key.key, digestmod="sha256"))
-
-
-class KeyRing:
-    """How a signer gets its key: the cache is asked every time, and never trusted.
-
-    The cache answers each signature, so that clearing it takes effect at once and its
-    hits are counted as they are. An answer is checked by its tag, once: while the cache
-    keeps giving the very object that was checked last, nothing is computed at all. A cache
-    that gives a wrong key, or raises, is bypassed, and one warning is logged.
-    """
-
-    def __init__(self, cache: KeyCache) -> None:
-        self._cache = cache
-        self._slot: _Slot | None = None
-        self._counting = Lock()
-        self._hits = 0
-        self._misses = 0
-        # Re-entrant: a cache may sign its own requests to wherever it keeps the keys.
-        self._deriving = RLock()
-        self._warned = False
-
-    def mac(self, credentials: Credentials, scope: KeyScope) -> hmac.HMAC:
-        """An HMAC object keyed for ``scope``; the caller works on a copy of it."""
-        slot = self._slot
-        faulty = False
-        found: SigningKey | None = None
-        try:
-            found = self._cache.get(scope)
-        except Exception as error:  # noqa: BLE001 - whatever a plug-in raises must not stop the signing
-            faulty = True
-            self._warn(f"get() raised {type(error).__name__}")
-        if slot is not None and found is slot.key and slot.key.scope == scope:
-            self._count(hit=True)
-            return slot.mac
-        if found is not None:
-            if is_a(found, SigningKey) and self._is_right(credentials, scope, found):
-                slot = self._slot = _slot(found)
-                self._count(hit=True)
-                return slot.mac
-            faulty = True
-            self._warn("get() returned a key that is not the right one for this scope")
-        return self._obtain(credentials, scope, slot, faulty=faulty)
-
-    def info(self, size: int | None) -> CacheInfo:
-        """The counts since the signer was made."""
-        with self._counting:
-            hits, misses = self._hits, self._misses
-        return CacheInfo(hits, misses, hits / (hits + misses) if hits or misses else 0.0, size)
-
-    @staticmethod
-    def _is_right(credentials: Credentials, scope: KeyScope, key: SigningKey) -> bool:
-        if key.scope != scope or len(key.key) != _DIGEST_SIZE:
-            return False
-        return hmac.compare_digest(key.tag, key_tag(credentials, scope, key.key))
-
-    def _obtain(
-        self, credentials: Credentials, scope: KeyScope, seen: _Slot | None, *, faulty: bool
-    ) -> hmac.HMAC:
-        """The cache had nothing usable: derive the key, once for all threads that miss it together."""
-        with self._deriving:
-            slot = self._slot
-            here = slot is not None and slot.key.scope == scope
-            if slot is not None and here and slot is not seen:
-                self._count(hit=True)  # another thread put it there after we had looked
-                return slot.mac
-            self._count(hit=False)
-            # A faulty cache need not cost a derivation each time. One that answered None was
-            # cleared, or never had it: there the key we hold must not live on.
-            if slot is None or not here or not faulty:
-                slot = _slot(derive_signing_key(credentials, scope))
-            try:
-                self._cache.put(scope, slot.key)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._warn(f"put() raised {type(error).__name__}")
-            # After put(): who sees the new slot can rely on the cache having been told.
-            self._slot = slot
-            return slot.mac
-
-    def _count(self, *, hit: bool) -> None:
-        with self._counting:
-            if hit:
-                self._hits += 1
-            else:
-                self._misses += 1
-
-    def _warn(self, what: str) -> None:
-        if self._warned:
-            return
-        self._warned = True
-        _log.warning(
-            "Key cache %s: %s. Signatures stay right, but cost more; later faults are not logged.",
-            type(self._cache).__name__,
-            what,
-        )

@@ -3,8 +3,9 @@
 Owns the algorithm that joins the rooms beside it, the moment at which a request is signed,
 and the correction of this machine's clock. Does no I/O; its clock is handed in.
 
-What is the same for a whole second (`Moment`) or a whole day (the key, in `KeyRing`) is
-computed once; both ways of signing build a `_Form` and share everything after it.
+What is the same for a day (the key, in `KeyRing`), for a second (`Moment`) or for all requests
+of one shape in it (`Stencil`) is computed once. Every signature goes one way: outline the
+request, fill its stencil, sign what comes out.
 """
 
 from __future__ import annotations
@@ -14,48 +15,31 @@ import time
 from collections.abc import Callable, Sized
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import NamedTuple
 
 from prewarmkit.errors import SigningError
-from prewarmkit.sigv4.canonical import (
-    EMPTY_SHA256,
-    UNSIGNED_PAYLOAD,
-    HeaderInput,
-    canonical_method,
-    canonical_path,
-    canonical_request,
-    check_payload_hash,
-    encode,
-    fold_headers,
-    query_pairs,
-    split_url,
-    wire_path,
-)
+from prewarmkit.sigv4.canonical import EMPTY_SHA256, UNSIGNED_PAYLOAD, HeaderInput, encode, plain_test
 from prewarmkit.sigv4.checks import is_a
 from prewarmkit.sigv4.credentials import Credentials, CredentialSource, CredentialsProvider
-from prewarmkit.sigv4.keys import CacheInfo, KeyCache, KeyRing, MemoryKeyCache
-from prewarmkit.sigv4.moment import ALGORITHM, Moment
+from prewarmkit.sigv4.keyring import KeyRing
+from prewarmkit.sigv4.keys import CacheInfo, KeyCache, MemoryKeyCache, SigningKey
+from prewarmkit.sigv4.moment import Moment
+from prewarmkit.sigv4.outline import Rules, outline
 from prewarmkit.sigv4.times import expires_seconds, observed_skew, posix_time
 
 __all__ = ["EMPTY_SHA256", "UNSIGNED_PAYLOAD", "SigV4Signer"]
 
 _SCOPE_PART = re.compile(r"[A-Za-z0-9._:-]+")
-
-
-class _Form(NamedTuple):
-    """One request in canonical form, ready for its signature."""
-
-    moment: Moment
-    canonical: str
-    signed_names: str
-    payload_hash: str
-    url: str  # of a presigned URL, up to the signature; empty for header signing
+_BLANK = sha256()  # to copy it costs less than to make one
+_NOISE_SECONDS = 2
+_DAY_SECONDS = 86_400
+_AHEAD_SECONDS = 300
 
 
 class SigV4Signer:
     """Signs by header or by query, for S3 (and R2) or any other service.
 
-    Safe to share between threads and tasks; `refresh` belongs to one event loop.
+    Safe to share between threads and tasks, with the GIL or without: what it remembers is
+    replaced whole, or locked. `refresh` belongs to one event loop.
 
     Args:
         credentials: Who signs, or a provider of them (`await refresh()` before the first signature).
@@ -88,12 +72,16 @@ class SigV4Signer:
                 f"key_cache must have get() and put(), see KeyCache; {type(key_cache).__name__} has not."
             )
         general = service != "s3"
+        normalize = general if normalize_path is None else normalize_path
         self._region = region
         self._service = service
-        self._is_s3 = not general
-        self._double_encode = general if double_encode is None else double_encode
-        self._normalize_path = general if normalize_path is None else normalize_path
-        self._sign_session_token = sign_session_token
+        self._rules = Rules(
+            is_s3=not general,
+            double_encode=general if double_encode is None else double_encode,
+            normalize=normalize,
+            sign_session_token=sign_session_token,
+            are_plain=plain_test(normalize=normalize),
+        )
         self._clock = clock
         self._skew = 0.0
         self._cache: KeyCache = MemoryKeyCache() if key_cache is None else key_cache
@@ -142,17 +130,15 @@ class SigV4Signer:
             SigningError: The request cannot be signed as given.
             CredentialsMissing: The provider was not asked yet.
         """
-        form = self._header_form(method, url, headers, payload_hash, signed_at)
-        moment = form.moment
-        signature = self._signature(form)
-        added = {
-            "authorization": f"{moment.authorization}{form.signed_names}, Signature={signature}",
-            "x-amz-date": moment.timestamp,
-        }
-        if self._is_s3:
-            added["x-amz-content-sha256"] = form.payload_hash
-        if moment.credentials.session_token is not None:
-            added["x-amz-security-token"] = moment.credentials.session_token
+        moment = self._moment
+        now = self._clock() + self._skew if signed_at is None else posix_time(signed_at, "signed_at")
+        if moment is None or moment.second != int(now) or moment.credentials is not self._source.present:
+            moment = self._moment_at(now)
+        stencil, canonical, payload, _, _ = outline(self._rules, moment, method, url, headers, payload_hash)
+        signature = self._signature(moment, canonical)
+        added = {"authorization": f"{stencil.authorization}{signature}", **stencil.added}
+        if stencil.has_hole and self._rules.is_s3:
+            added["x-amz-content-sha256"] = payload
         return added
 
     def presign(
@@ -177,10 +163,15 @@ class SigV4Signer:
             payload_hash: As for `sign`.
             signed_at: When the URL begins to be valid; ``None``: now, by this machine's clock.
         """
-        form = self._query_form(method, url, headers, payload_hash, signed_at, expires)
-        presigned = f"{form.url}&X-Amz-Signature={self._signature(form)}"
-        token = form.moment.credentials.session_token
-        if token is None or self._sign_session_token:
+        if expires is None:
+            expires_seconds(expires)  # which says what it must be; to `outline`, None is a header's signature
+        moment = self._moment_at(self._clock() if signed_at is None else posix_time(signed_at, "signed_at"))
+        stencil, canonical, _, path, query = outline(
+            self._rules, moment, method, url, headers, payload_hash, expires
+        )
+        presigned = f"{stencil.origin}{path}?{query}&X-Amz-Signature={self._signature(moment, canonical)}"
+        token = moment.credentials.session_token
+        if token is None or self._rules.sign_session_token:
             return presigned
         return f"{presigned}&X-Amz-Security-Token={encode(token)}"
 
@@ -198,7 +189,8 @@ class SigV4Signer:
 
         It holds the session token, if there is one: do not log it.
         """
-        return self._form(method, url, headers, payload_hash, signed_at, expires).canonical
+        moment = self._moment_shown(signed_at, expires)
+        return outline(self._rules, moment, method, url, headers, payload_hash, expires)[1]
 
     def string_to_sign(
         self,
@@ -211,95 +203,32 @@ class SigV4Signer:
         expires: float | timedelta | None = None,
     ) -> str:
         """Time, scope and the canonical request's hash, as `canonical_request` gives it."""
-        return _string_to_sign(self._form(method, url, headers, payload_hash, signed_at, expires))
+        moment = self._moment_shown(signed_at, expires)
+        canonical = outline(self._rules, moment, method, url, headers, payload_hash, expires)[1]
+        return moment.to_sign + sha256(canonical.encode()).hexdigest()
 
-    def _form(
-        self,
-        method: str,
-        url: str,
-        headers: HeaderInput,
-        payload_hash: str | None,
-        signed_at: datetime | float | None,
-        expires: float | timedelta | None,
-    ) -> _Form:
-        if expires is None:
-            return self._header_form(method, url, headers, payload_hash, signed_at)
-        return self._query_form(method, url, headers, payload_hash, signed_at, expires)
+    def _moment_shown(self, signed_at: datetime | float | None, expires: float | timedelta | None) -> Moment:
+        if signed_at is not None:
+            return self._moment_at(posix_time(signed_at, "signed_at"))
+        return self._moment_at(self._corrected_now() if expires is None else self._clock())
 
-    def _signature(self, form: _Form) -> str:
-        mac = self._keys.mac(form.moment.credentials, form.moment.scope).copy()
-        mac.update(_string_to_sign(form).encode())
-        return mac.hexdigest()
+    def _signature(self, moment: Moment, canonical: str) -> str:
+        # HMAC-SHA256 of `moment.to_sign` and the hash of the canonical request.
+        request = _BLANK.copy()
+        request.update(canonical.encode())
+        key = self._keys.key(moment.credentials, moment.scope)
+        primed_with, primed = moment.primed
+        inner = (primed if primed_with is key else moment.prime(key)).copy()
+        inner.update(request.hexdigest().encode())
+        outer = key.outer.copy()
+        outer.update(inner.digest())
+        signature: str = outer.hexdigest()
+        return signature
 
-    # ── the two forms ────────────────────────────────────────────────────────
-
-    def _header_form(
-        self,
-        method: str,
-        url: str,
-        headers: HeaderInput,
-        payload_hash: str | None,
-        signed_at: datetime | float | None,
-    ) -> _Form:
-        target = split_url(url)
-        fields = _fields(headers, target.host)
-        payload_hash = self._payload_hash(payload_hash, fields)
-        now = self._corrected_now() if signed_at is None else posix_time(signed_at, "signed_at")
-        moment = self._moment_at(now)
-        fields["x-amz-date"] = moment.timestamp
-        if self._is_s3:
-            fields["x-amz-content-sha256"] = payload_hash
-        token = moment.credentials.session_token
-        if token is not None and self._sign_session_token:
-            fields["x-amz-security-token"] = token
-        path = canonical_path(target.path, double_encode=self._double_encode, normalize=self._normalize_path)
-        query = _joined(sorted(query_pairs(target.query)))
-        names = sorted(fields)
-        canonical = canonical_request(canonical_method(method), path, query, fields, names, payload_hash)
-        return _Form(moment, canonical, ";".join(names), payload_hash, "")
-
-    def _query_form(
-        self,
-        method: str,
-        url: str,
-        headers: HeaderInput,
-        payload_hash: str | None,
-        signed_at: datetime | float | None,
-        expires: float | timedelta,
-    ) -> _Form:
-        target = split_url(url)
-        fields = _fields(headers, target.host)
-        payload_hash = self._payload_hash(payload_hash, fields)
-        moment = self._moment_at(self._clock() if signed_at is None else posix_time(signed_at, "signed_at"))
-        names = sorted(fields)
-        signed_names = ";".join(names)
-        pairs = [
-            ("X-Amz-Algorithm", ALGORITHM),
-            ("X-Amz-Credential", moment.credential_parameter),
-            ("X-Amz-Date", moment.timestamp),
-            ("X-Amz-Expires", str(expires_seconds(expires))),
-            ("X-Amz-SignedHeaders", encode(signed_names)),
-            *query_pairs(target.query),
-        ]
-        token = moment.credentials.session_token
-        if token is not None and self._sign_session_token:
-            pairs.append(("X-Amz-Security-Token", encode(token)))
-        query = _joined(sorted(pairs))
-        path = canonical_path(target.path, double_encode=self._double_encode, normalize=self._normalize_path)
-        canonical = canonical_request(canonical_method(method), path, query, fields, names, payload_hash)
-        sent = f"{target.origin}{wire_path(target.path, double_encode=self._double_encode)}?{query}"
-        return _Form(moment, canonical, signed_names, payload_hash, sent)
-
-    def _payload_hash(self, given: str | None, fields: dict[str, str]) -> str:
-        """The argument, or the header that says the same, or the service's default."""
-        announced = fields.get("x-amz-content-sha256")
-        if given is None:
-            if announced is None:
-                return UNSIGNED_PAYLOAD if self._is_s3 else EMPTY_SHA256
-            given = announced
-        elif announced is not None and announced != given:
-            raise SigningError("payload_hash and the header x-amz-content-sha256 differ; give one of them.")
-        return check_payload_hash(given)
+    def signing_key(self, signed_at: float) -> tuple[Credentials, SigningKey]:
+        """Who signs, and the key of that day: for what is signed after the request, as chunks are."""
+        moment = self._moment_at(signed_at)
+        return moment.credentials, self._keys.key(moment.credentials, moment.scope).key
 
     # ── time ─────────────────────────────────────────────────────────────────
 
@@ -312,11 +241,14 @@ class SigV4Signer:
 
     def _moment_at(self, now: float) -> Moment:
         second = int(now)
-        credentials = self._source.current()
         moment = self._moment
         # Threads may overwrite each other's moment: each works with the one it has in hand.
-        if moment is None or moment.second != second or moment.credentials is not credentials:
-            moment = self._moment = Moment.at(second, credentials, region=self._region, service=self._service)
+        if moment is None or moment.second != second or moment.credentials is not self._source.present:
+            credentials = self._source.current()
+            moment = Moment(second, credentials, region=self._region, service=self._service, before=moment)
+            self._moment = moment
+            if second % _DAY_SECONDS >= _DAY_SECONDS - _AHEAD_SECONDS:
+                self._keys.prepare(credentials, moment.scope_of_tomorrow())
         return moment
 
     @property
@@ -352,7 +284,8 @@ class SigV4Signer:
         received_at = self._clock() if received_at is None else received_at
         sent_at = received_at if sent_at is None else sent_at
         skew = observed_skew(date, sent_at=sent_at, received_at=received_at)
-        if skew is not None:
+        # The header has whole seconds, so less than two of them are noise, and no reason for a new moment.
+        if skew is not None and abs(skew - self._skew) >= _NOISE_SECONDS:
             self._skew = skew
         return skew
 
@@ -371,21 +304,3 @@ class SigV4Signer:
     def cache_info(self) -> CacheInfo:
         """Hits and misses of this signer, and the size of its cache."""
         return self._keys.info(len(self._cache) if isinstance(self._cache, Sized) else None)
-
-
-def _fields(headers: HeaderInput, host: str) -> dict[str, str]:
-    """The caller's headers and the host."""
-    fields = fold_headers(headers)
-    for name in ("x-amz-date", "x-amz-security-token"):
-        if name in fields:
-            raise SigningError(f"headers has {name}, which the signer itself sets; leave it out.")
-    fields.setdefault("host", host)
-    return fields
-
-
-def _joined(pairs: list[tuple[str, str]]) -> str:
-    return "&".join([f"{name}={value}" for name, value in pairs])
-
-
-def _string_to_sign(form: _Form) -> str:
-    return form.moment.to_sign + sha256(form.canonical.encode()).hexdigest()
