@@ -1,25 +1,22 @@
 """`R2Client`: one bucket of Cloudflare R2, or of any S3-compatible service.
 
-Owns the operations and what they promise: what is read is what was stored, what is
-written is checked, what failed says what to do. Building and parsing, sending and
-retrying, bodies and parts are in the rooms beside it. Knows no httpx and no pool.
+Owns its construction and lifetime, the bucket and its addresses; `reading` and `writing`
+have the operations on objects. Building and parsing, sending and retrying, bodies and
+parts are in the rooms beside it. Knows no httpx and no pool.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from http import HTTPStatus
 from types import TracebackType
 from typing import Literal, Self, overload
 
-from prewarmkit.errors import ConfigurationError, InvalidRequest, NotFound, R2Error
+from prewarmkit.errors import ConfigurationError, InvalidRequest, NotFound
 from prewarmkit.media import ObjectInfo
-from prewarmkit.r2.bodies import PutBody
-from prewarmkit.r2.headers import ByteRange, content_type_header, metadata_headers
 from prewarmkit.r2.link import (
     DEFAULT_RETRY,
     DEFAULT_TIMEOUTS,
@@ -29,13 +26,12 @@ from prewarmkit.r2.link import (
     signer_for,
 )
 from prewarmkit.r2.listing import Listing
-from prewarmkit.r2.multipart import check_part_size
 from prewarmkit.r2.naming import base_url, encode_key, endpoint_url
-from prewarmkit.r2.reader import ObjectReader, check_whole, expected_bytes, headers_of, info_of
-from prewarmkit.r2.requests import Bucket, Draft
+from prewarmkit.r2.reading import Reading
+from prewarmkit.r2.requests import Bucket
 from prewarmkit.r2.responses import CommonPrefix, Page, parse_page
 from prewarmkit.r2.retry import AttemptEvent, RetryPolicy, Timeouts
-from prewarmkit.r2.writer import Writer
+from prewarmkit.r2.writing import Writing
 from prewarmkit.sigv4.credentials import Credentials, CredentialsProvider
 from prewarmkit.sigv4.keys import KeyCache
 from prewarmkit.sigv4.signer import SigV4Signer
@@ -47,7 +43,7 @@ _PAGE_KEYS = 1000
 _PRESIGNED = ("GET", "HEAD", "PUT", "DELETE")
 
 
-class R2Client:
+class R2Client(Reading, Writing):
     """Reads, writes and lists the objects of one bucket; a `prewarmkit.sources.MediaSource`.
 
     Example::
@@ -145,146 +141,6 @@ class R2Client:
     def signer(self) -> SigV4Signer:
         """What signs, for `SigV4Signer.cache_info`."""
         return self._link.signer
-
-    # ── reading ──────────────────────────────────────────────────────────────
-
-    def open(
-        self,
-        key: str,
-        *,
-        range: ByteRange | None = None,  # noqa: A002 - HTTP's own name for it
-        if_match: str | None = None,
-        if_none_match: str | None = None,
-    ) -> AbstractAsyncContextManager[ObjectReader]:
-        """Open an object for one streaming read; leaving the block early frees the connection.
-
-        Args:
-            key: The object's key.
-            range: ``(first, last)`` inclusive, ``last=None``: to the end; ``(None, n)``: the last n bytes.
-            if_match: Only if the object still has this ETag.
-            if_none_match: Only if it has another one.
-
-        Raises:
-            NotFound: There is no such object, or no such bucket; ``code`` says which.
-            PreconditionFailed: A condition did not hold.
-            BodyFault: While reading: the body ended early, or is not the range that was asked for.
-        """
-        # Built here and not on entering: what cannot be asked for is refused at the call.
-        draft = self._bucket.get(key, byte_range=range, if_match=if_match, if_none_match=if_none_match)
-        return self._open(key, range, draft)
-
-    @asynccontextmanager
-    async def _open(
-        self, key: str, byte_range: ByteRange | None, draft: Draft
-    ) -> AsyncGenerator[ObjectReader, None]:
-        async with self._link.sender.stream(draft) as (response, attempts):
-            self._has_seen_bucket = True
-            info, length = expected_bytes(key, response.status, headers_of(response), byte_range)
-            yield ObjectReader(info, response, length=length, attempts=attempts)
-
-    async def get(
-        self,
-        key: str,
-        *,
-        range: ByteRange | None = None,  # noqa: A002 - HTTP's own name for it
-        if_match: str | None = None,
-        if_none_match: str | None = None,
-    ) -> bytes:
-        """An object's bytes, in memory; see `open`."""
-        draft = self._bucket.get(key, byte_range=range, if_match=if_match, if_none_match=if_none_match)
-        answer = await self._link.sender.fetch(draft, max_bytes=None)
-        self._has_seen_bucket = True
-        check_whole(key, answer.status, answer.headers, range, answer.body)
-        return answer.body
-
-    async def head(self, key: str) -> ObjectInfo:
-        """An object's facts without its bytes.
-
-        Raises:
-            NotFound: There is no such object, or no such bucket; ``code`` says which.
-        """
-        try:
-            answer = await self._link.sender.fetch(self._bucket.get(key, method="HEAD"))
-        except NotFound as error:
-            raise await self._what_is_missing(error) from None
-        self._has_seen_bucket = True
-        return info_of(key, answer.headers)
-
-    async def _what_is_missing(self, error: NotFound) -> NotFound:
-        """HEAD gives no reason: ask for the bucket, unless it is known to be there."""
-        if self._has_seen_bucket:
-            return error
-        try:
-            await self._link.sender.fetch(self._bucket.head_bucket())
-        except NotFound as missing:
-            return missing
-        except R2Error:
-            return error  # these credentials may not look at the bucket itself
-        self._has_seen_bucket = True
-        return error
-
-    # ── writing ──────────────────────────────────────────────────────────────
-
-    async def put(
-        self,
-        key: str,
-        body: PutBody,
-        *,
-        content_type: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        if_match: str | None = None,
-        if_none_match: str | None = None,
-        part_size: int | None = None,
-    ) -> ObjectInfo:
-        """Write an object: whole, checked, or not at all.
-
-        Over 64 MiB, or if its length is not known and it is longer than a part, it goes as a
-        multipart upload, of 16 MiB at a time.
-
-        Args:
-            key: The object's key.
-            body: Bytes, a path, a binary file (from where it stands), or an (async) iterable of
-                bytes, which is read once.
-            content_type: Such as ``image/png``; without one the service guesses.
-            metadata: The object's own; names without regard to case, any text as a value.
-            if_match: Only if the object has this ETag.
-            if_none_match: ``"*"``: only if there is no such object.
-            part_size: Bytes of a part, at least 5 MiB; also the length from which on there are parts.
-
-        Raises:
-            PreconditionFailed: A condition did not hold; nothing was written.
-            BodyFault: The service got other bytes, or the file changed while it was read.
-        """
-        encode_key(key)
-        headers = (*content_type_header(content_type), *metadata_headers(metadata or {}))
-        writer = Writer(
-            self._link.sender,
-            self._bucket,
-            key,
-            headers,
-            if_match=if_match,
-            if_none_match=if_none_match,
-            part_size=None if part_size is None else check_part_size(part_size),
-        )
-        etag, size, answered = await writer.write(body)
-        self._has_seen_bucket = True
-        return ObjectInfo(
-            key=key,
-            size=size,
-            etag=etag,
-            content_type=content_type,
-            metadata={name.lower(): value for name, value in (metadata or {}).items()},
-            version=answered.get("x-amz-version-id"),
-        )
-
-    async def delete(self, key: str) -> None:
-        """Delete an object; one that was not there is no error."""
-        try:
-            await self._link.sender.fetch(self._bucket.delete(key))
-        except NotFound as error:
-            if error.code not in {None, "NoSuchKey"}:
-                raise
-        self._has_seen_bucket = True
 
     # ── listing ──────────────────────────────────────────────────────────────
 
