@@ -53,7 +53,14 @@ class Link:
                 connect_timeout=timeouts.connect,
                 stall_timeout=timeouts.stall,
             )
-        self._sender = Sender(transport, signer, retry=retry, timeouts=timeouts, on_attempt=on_attempt)
+        self._sender = Sender(
+            transport,
+            signer,
+            retry=retry,
+            timeouts=timeouts,
+            on_attempt=on_attempt,
+            max_sends=None if self._own is None else max_connections,
+        )
 
     @property
     def sender(self) -> Sender:

@@ -34,6 +34,11 @@ def _at_least_one(_instance: object, _attribute: object, value: int) -> None:
         raise ValueError(f"attempts must be at least 1, not {value!r}.")
 
 
+def _whole_budget(_instance: object, _attribute: object, value: int) -> None:
+    if value < 0:
+        raise ValueError(f"budget must be at least 0, not {value!r}.")
+
+
 @frozen(kw_only=True)
 class RetryPolicy:
     """How often and how fast a failed request is sent again.
@@ -46,6 +51,8 @@ class RetryPolicy:
         base: Bound of the first wait; seconds or a ``timedelta``.
         max_delay: Bound of any wait; seconds or a ``timedelta``.
         max_retry_after: A service that asks for more is not waited for.
+        budget: Retries that a client may send in all, a tenth of one earned by every success; a
+            service that is down is then not asked ever more.
         sleep: Waits; a test hands in its own.
         random: A number from 0 to 1; a test hands in its own.
     """
@@ -54,6 +61,7 @@ class RetryPolicy:
     base: float = field(default=0.2, converter=_seconds, validator=_not_negative)
     max_delay: float = field(default=10.0, converter=_seconds, validator=_not_negative)
     max_retry_after: float = field(default=60.0, converter=_seconds, validator=_not_negative)
+    budget: int = field(default=100, validator=_whole_budget)
     sleep: Callable[[float], Awaitable[None]] = field(default=anyio.sleep, repr=False)
     random: Callable[[], float] = field(default=random.random, repr=False)
 
@@ -96,6 +104,9 @@ class AttemptEvent:
         attempt: From 1.
         status: The answer's; ``None`` where none came.
         seconds: From signing until the answer's head, or its whole body where it was read at once.
+        waited_seconds: For a connection, and for the key's turn, before it was signed.
+        sent_bytes: Of the request's body; ``None``: it has none.
+        announced_bytes: Of the answer's body, by its ``Content-Length``; ``None``: it does not say.
         error: What it became; ``None``: good.
     """
 
@@ -107,6 +118,9 @@ class AttemptEvent:
     status: int | None
     seconds: float
     error: Exception | None
+    waited_seconds: float = 0.0
+    sent_bytes: int | None = None
+    announced_bytes: int | None = None
 
 
 def retry_after_seconds(value: str | None, *, now: str | None = None) -> float | None:

@@ -15,8 +15,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import anyio
 from attrs import define, frozen
 
-from prewarmkit.errors import ConnectionFault, R2Error, TransportError
+from prewarmkit.errors import ConnectionFault, R2Error, SlowDown, TransportError
 from prewarmkit.r2.faults import fault_of, request_id_of
+from prewarmkit.r2.pacing import KeyPacer, RetryBudget
 from prewarmkit.r2.reader import headers_of
 from prewarmkit.r2.requests import Draft
 from prewarmkit.r2.responses import parse_fields
@@ -30,6 +31,7 @@ _logger = logging.getLogger("prewarmkit.r2")
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _GOOD = range(200, 300)
+_WRITES = frozenset({"PUT", "POST", "DELETE"})
 # Refusals of the time itself, and those that a wrong clock may be behind.
 _CLOCK_CODES = frozenset({"RequestTimeTooSkewed", "ExpiredRequest", "RequestExpired"})
 _MAYBE_CLOCK_CODES = frozenset(
@@ -75,6 +77,8 @@ class _Call:
     skew_signed_with: float = 0.0
     skew_seen: float | None = None
     is_corrected: bool = False
+    waited: float = 0.0
+    announced: int | None = None
 
 
 class Sender:
@@ -86,6 +90,8 @@ class Sender:
         retry: When to send again.
         timeouts: Of which ``operation`` is kept here.
         on_attempt: Called after each attempt with what came of it.
+        max_sends: Requests at a time; more wait here, unsigned, so that none is signed long before it
+            is sent. ``None``: the transport alone decides.
     """
 
     def __init__(
@@ -96,12 +102,16 @@ class Sender:
         retry: RetryPolicy,
         timeouts: Timeouts,
         on_attempt: Callable[[AttemptEvent], None] | None,
+        max_sends: int | None = None,
     ) -> None:
         self._transport = transport
         self._signer = signer
         self._retry = retry
         self._operation_seconds = timeouts.operation
         self._on_attempt = on_attempt
+        self._budget = RetryBudget(retry.budget)
+        self._pacer = KeyPacer()
+        self._turns = None if max_sends is None else anyio.Semaphore(max_sends, fast_acquire=True)
 
     async def fetch(self, draft: Draft, *, max_bytes: int | None = _MAX_ANSWER_BYTES) -> Answer:
         """The whole answer; a connection that breaks inside it counts as a failed attempt.
@@ -139,11 +149,12 @@ class Sender:
         while True:
             call.attempt += 1
             call.began = time.perf_counter()
-            call.status = call.request_id = call.retry_after = None
+            call.status = call.request_id = call.retry_after = call.announced = call.skew_seen = None
             try:
                 async with AsyncExitStack() as mine:
                     response, body = await self._try(call, mine, max_bytes=max_bytes)
                     self._report(call, None)
+                    self._budget.earn()
                     if max_bytes == 0:
                         stack.push_async_exit(mine.pop_all())
                     return response, body
@@ -151,7 +162,7 @@ class Sender:
                 call.failure = error
                 self._report(call, error)
                 delay = self._retry.delay_seconds(call.attempt, call.retry_after)
-                if not error.is_retryable or delay is None:
+                if not error.is_retryable or delay is None or not self._budget.spend():
                     raise
             _logger.info("%s: attempt %d failed, again in %.2f s", call.draft.operation, call.attempt, delay)
             await self._retry.sleep(delay)
@@ -160,6 +171,7 @@ class Sender:
         self, call: _Call, stack: AsyncExitStack, *, max_bytes: int | None
     ) -> tuple[Response, bytes]:
         draft = call.draft
+        await self._wait_for_a_turn(call, stack)
         try:
             request = await self._signed(draft)
             sent_at = self._signer.now()
@@ -173,6 +185,8 @@ class Sender:
             )
             call.request_id = request_id_of(headers)
             call.retry_after = retry_after_seconds(headers.get("retry-after"), now=headers.get("date"))
+            length = headers.get("content-length", "")
+            call.announced = int(length) if length.isdecimal() else None
             if response.status not in _GOOD:
                 body = await _read(response, _MAX_ERROR_BYTES, draft, cut=True)
                 raise self._fault(call, headers, body)
@@ -191,6 +205,8 @@ class Sender:
     def _fault(self, call: _Call, headers: Mapping[str, str], body: bytes) -> R2Error:
         assert call.status is not None
         fault = fault_of(call.draft, call.status, headers, body, attempts=call.attempt)
+        if isinstance(fault, SlowDown) and call.draft.method in _WRITES and call.draft.key is not None:
+            self._pacer.refused(call.draft.key, anyio.current_time())
         if not call.is_corrected and self._may_be_the_clock(call, fault.code):
             # Signed by the service's clock, the next attempt can be good; it is tried once.
             call.is_corrected = fault.is_retryable = True
@@ -210,6 +226,19 @@ class Sender:
             f"allow more, or look at the network{last}",
             attempts=call.attempt,
         )
+
+    async def _wait_for_a_turn(self, call: _Call, stack: AsyncExitStack) -> None:
+        """For the key's turn and for a connection; ``stack`` gives the connection's place back."""
+        began = time.perf_counter()
+        draft = call.draft
+        if draft.method in _WRITES and draft.key is not None:
+            delay = self._pacer.wait_seconds(draft.key, anyio.current_time())
+            if delay:
+                await self._retry.sleep(delay)
+        if self._turns is not None:
+            await stack.enter_async_context(self._turns)
+        call.began = time.perf_counter()
+        call.waited = call.began - began
 
     async def _signed(self, draft: Draft) -> Request:
         await self._signer.refresh()
@@ -232,6 +261,9 @@ class Sender:
                 status=call.status,
                 seconds=time.perf_counter() - call.began,
                 error=error,
+                waited_seconds=call.waited,
+                sent_bytes=draft.content_length,
+                announced_bytes=call.announced,
             )
         )
 
