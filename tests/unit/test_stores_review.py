@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
+import anyio
 import pytest
 
 from prewarmkit.stores import MemoryStore, SqliteStore
@@ -36,3 +38,21 @@ async def test_a_store_is_entered_once_at_a_time(tmp_path: Path) -> None:
             with pytest.raises(RuntimeError, match="entered already"):
                 await store.__aenter__()
             assert await store.counts() == {}
+
+
+async def test_a_second_store_on_a_file_leaves_the_locks_of_the_first_alone(tmp_path: Path) -> None:
+    """POSIX drops a process's locks on a file when it closes any descriptor of it (sqlite.org, "How To Corrupt", 2.2).
+
+    Another process then takes itself for the last one to leave, and removes the log that the first store writes to.
+    """
+    path = tmp_path / "p.db"
+    leave = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT count(*) FROM media_cache'); c.close()"
+    async with SqliteStore(path) as first:
+        await first.enqueue([job("a")])
+        async with SqliteStore(path) as second:
+            await second.enqueue([job("b")])
+            await anyio.run_process([sys.executable, "-c", leave, str(path)])
+            assert await anyio.Path(f"{path}-wal").exists()
+            await first.enqueue([job("c")])
+    async with SqliteStore(path) as later:
+        assert {row.id.key for row in await later.list()} == {"a", "b", "c"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -101,14 +101,23 @@ class Database:
 
     # ── in the thread ────────────────────────────────────────────────────────
 
+    def _make_file(self) -> None:
+        """Make the file with mode 0600 before SQLite opens it; its WAL files take the mode over.
+
+        One that is there is not even opened: closing it would drop the locks that other
+        connections of this process hold on it (sqlite.org, "How To Corrupt", section 2.2).
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        with suppress(FileExistsError):
+            os.close(os.open(self.path, flags, 0o600))
+
     def _open(self) -> None:
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise ConfigurationError(
                 f"SQLite {sqlite3.sqlite_version} is too old: SqliteStore needs 3.35 or newer in this Python."
             )
         with self._errors():
-            # Made by us with mode 0600 before SQLite opens it; its WAL files take the mode over.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+            self._make_file()
             writer = self._connect()
             try:
                 writer.execute("PRAGMA journal_mode = WAL")
