@@ -100,6 +100,19 @@ def test_a_plain_request_is_looked_up_the_second_time(monkeypatch: pytest.Monkey
     assert [call() for call in calls] == first
 
 
+@pytest.mark.parametrize("path", ["/a b", "/a b/../c", "/a  b", "/a ", "/ "])
+@pytest.mark.parametrize("fields", [{}, {"range": "bytes=0-9"}])
+def test_a_blank_in_a_path_is_no_end_of_it(path: str, fields: dict[str, str]) -> None:
+    """Path and values are asked about in one go, joined by blanks."""
+    for service in ("s3", "execute-api"):
+        signer = made(service, CREDENTIALS["s3"], FakeClock())
+        signer.sign("GET", "https://a.test/k", fields)
+        alone = made(service, CREDENTIALS["s3"], FakeClock())
+        assert signer.sign("GET", f"https://a.test{path}", fields) == alone.sign(
+            "GET", f"https://a.test{path}", fields
+        )
+
+
 def test_true_is_no_lifetime_though_it_equals_one() -> None:
     signer = SigV4Signer(CREDENTIALS["s3"], clock=FakeClock())
     signer.presign("GET", "https://a.test/k", expires=1)

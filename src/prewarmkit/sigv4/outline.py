@@ -81,8 +81,9 @@ def outline(
             parts = (url[cut:], *named.values())
             if stencil is not None and expires is not True:  # which equals 1
                 payload = payload_hash or stencil.payload_hash
-                # One question for all: joined by blanks, they are plain if each of them is.
-                if rules.are_plain(" ".join(parts)):
+                # One question for all: joined by blanks, they are plain if each of them is. A blank
+                # in the path would look like the end of it.
+                if rules.are_plain(" ".join(parts)) and " " not in parts[0]:
                     canonical = stencil.filled_plainly(parts, payload)
                     return stencil, canonical, payload, parts[0], stencil.query
                 if all(map(is_plain_value, named.values())):
