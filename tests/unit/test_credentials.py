@@ -9,6 +9,7 @@ import logging
 import pickle
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from typing import Any
 
 import anyio
@@ -354,6 +355,43 @@ async def test_a_failure_ahead_of_the_end_is_a_warning_and_after_it_an_error(
 
 
 @pytest.mark.anyio
+async def test_after_a_failure_the_end_does_not_wait_for_the_next_try(
+    signer: SigV4Signer, provider: Provider, clock: FakeClock
+) -> None:
+    await signer.refresh()
+    provider.failure = OSError("away")
+    clock.advance(3600 - 5)
+    await signer.refresh()
+    provider.failure = None
+    clock.advance(5)
+    await signer.refresh()
+    assert signer_is(signer, "AKID3")
+
+
+@pytest.mark.anyio
+async def test_who_forces_a_renewal_shares_the_one_under_way(
+    signer: SigV4Signer, provider: Provider, clock: FakeClock
+) -> None:
+    await signer.refresh()
+    clock.advance(3600 - 100)
+    provider.gate = anyio.Event()
+    done: list[bool] = []
+
+    async def force() -> None:
+        await signer.refresh(force=True)
+        done.append(signer_is(signer, "AKID2"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(signer.refresh)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(force)
+        await anyio.wait_all_tasks_blocked()
+        assert done == []
+        provider.gate.set()
+    assert (done, provider.calls) == ([True], 2)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("life", [0.0, -5.0])
 async def test_a_provider_that_gives_ended_credentials_is_told_so(
     signer: SigV4Signer, provider: Provider, life: float
@@ -394,3 +432,28 @@ def test_help_shows_nothing_of_the_environment() -> None:
     assert str(inspect.signature(Credentials.from_env)).startswith(
         "(environ: 'Mapping[str, str] | None' = None)"
     )
+
+
+@pytest.mark.anyio
+async def test_credentials_of_a_short_life_are_not_asked_for_by_every_request(
+    signer: SigV4Signer, provider: Provider, clock: FakeClock
+) -> None:
+    """Under five minutes from the start: renewal is always due, and asked for each ten seconds."""
+    provider.life = 240
+    for _ in range(100):
+        await signer.refresh()
+    assert provider.calls == 1
+    clock.advance(10)
+    await signer.refresh()
+    assert provider.calls == 2
+
+
+@pytest.mark.anyio
+async def test_one_wrong_date_does_not_lock_new_credentials_out(
+    signer: SigV4Signer, provider: Provider, clock: FakeClock
+) -> None:
+    await signer.refresh()
+    signer.observe_server_date(formatdate(clock.now + 7200, usegmt=True))
+    await signer.refresh()
+    assert signer_is(signer, "AKID2")
+    assert signer.clock_skew_seconds == 0

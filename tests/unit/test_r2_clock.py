@@ -157,6 +157,112 @@ async def test_the_client_corrects_its_clock(operations: list[Operation]) -> Non
         assert signer.clock_skew_seconds == operation.skew
 
 
+CLOCK = ["RequestTimeTooSkewed", "ExpiredRequest", "RequestExpired"]
+UNCLEAR = [
+    "SignatureDoesNotMatch",
+    "InvalidSignatureException",
+    "AuthFailure",
+    "AccessDenied",
+    "AccessDeniedException",
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("code", "skew", "is_tried_again"),
+    [
+        *((code, 10, True) for code in CLOCK),
+        *((code, 241, True) for code in UNCLEAR),
+        *((code, -241, True) for code in UNCLEAR),
+        *((code, 240, False) for code in UNCLEAR),
+        ("InvalidAccessKeyId", 3600, False),
+    ],
+)
+async def test_what_a_wrong_clock_may_be_behind_is_tried_again_once(
+    code: str, skew: int, is_tried_again: bool
+) -> None:
+    clock = FakeClock(now=START)
+    refusal = Attempt(0, 0, 0, skew, (403, code))
+    again = Attempt(0, 0, skew, skew, (403, code))
+    replay = Replay(clock, [refusal, again, again])
+
+    async def sleep(_seconds: float) -> None:
+        replay.start_next()
+
+    async with R2Client(
+        endpoint="http://r2.test",
+        bucket="media",
+        signer=SigV4Signer(Credentials("AKID", "secret"), clock=clock),
+        transport=replay,
+        retry=RetryPolicy(attempts=3, sleep=sleep),
+    ) as r2:
+        with pytest.raises(R2Error) as raised:
+            await r2.get("key")
+    assert raised.value.code == code
+    assert replay.played == 1 + is_tried_again
+
+
+@pytest.mark.anyio
+async def test_a_skew_that_was_known_when_it_was_signed_is_not_the_reason() -> None:
+    clock = FakeClock(now=START)
+    signer = SigV4Signer(Credentials("AKID", "secret"), clock=clock)
+    signer.observe_server_date(formatdate(START + 3600, usegmt=True))
+    replay = Replay(clock, [Attempt(0, 0, 3600, 3600, (403, "SignatureDoesNotMatch"))])
+    async with R2Client(
+        endpoint="http://r2.test", bucket="media", signer=signer, transport=replay, retry=RetryPolicy(base=0)
+    ) as r2:
+        with pytest.raises(R2Error, match="SignatureDoesNotMatch"):
+            await r2.get("key")
+    assert replay.played == 1
+
+
+@pytest.mark.anyio
+async def test_credentials_that_end_are_renewed_before_the_request_is_signed() -> None:
+    clock = FakeClock(now=START)
+
+    @define
+    class Provider:
+        calls: int = 0
+
+        async def get(self) -> Credentials:
+            self.calls += 1
+            end = datetime.fromtimestamp(clock.now + 3600, UTC)
+            return Credentials("AKID", "secret", expires_at=end)
+
+    provider = Provider()
+    replay = Replay(clock, [Attempt(0, 1, 0, 1), Attempt(3600, 3601, 3600, 3601)])
+    async with R2Client(
+        endpoint="http://r2.test",
+        bucket="media",
+        signer=SigV4Signer(provider, clock=clock),
+        transport=replay,
+    ) as r2:
+        for _ in range(2):
+            replay.start_next()
+            assert await r2.get("key") == b"hello"
+    assert provider.calls == 2
+
+
+@pytest.mark.anyio
+async def test_a_head_that_is_refused_without_a_word_may_have_been_the_clock() -> None:
+    """A HEAD has no body to name a code in."""
+    clock = FakeClock(now=START)
+    replay = Replay(clock, [Attempt(0, 2, 0, 3601, (403, "")), Attempt(2, 4, 3602, 3603)])
+
+    async def sleep(_seconds: float) -> None:
+        replay.start_next()
+
+    async with R2Client(
+        endpoint="http://r2.test",
+        bucket="media",
+        signer=SigV4Signer(Credentials("AKID", "secret"), clock=clock),
+        transport=replay,
+        retry=RetryPolicy(sleep=sleep),
+    ) as r2:
+        await r2.head("key")
+    assert replay.played == 2
+
+
 @define
 class Strict:
     """A service five minutes ahead, which refuses what is signed by another clock; all first answers come together."""

@@ -100,6 +100,24 @@ def test_presigned_urls_and_explicit_times_are_never_shifted() -> None:
     assert signer.sign("GET", URL, signed_at=START) == given
 
 
+def test_less_than_two_seconds_are_no_skew() -> None:
+    """A ``Date`` has whole seconds: less is its rounding, and would start a new second for nothing."""
+    signer = SigV4Signer(Credentials("AKID", "secret"), clock=FakeClock(now=START))
+    for served, known in ((1, 0), (-1, 0), (2, 2), (3, 2), (1, 2), (0, 0)):
+        assert signer.observe_server_date(http_date(served)) == served
+        assert signer.clock_skew_seconds == known
+
+
+def test_what_is_shown_has_the_time_that_is_signed() -> None:
+    """The canonical form follows the corrected clock for a header's signature, and this machine's for a URL's."""
+    signer = SigV4Signer(Credentials("AKID", "secret"), clock=FakeClock(now=START))
+    signer.observe_server_date(http_date(3600))
+    assert "\nx-amz-date:20260101T010000Z\n" in signer.canonical_request("GET", URL)
+    assert "\n20260101T010000Z\n" in signer.string_to_sign("GET", URL)
+    assert "X-Amz-Date=20260101T000000Z" in signer.canonical_request("GET", URL, expires=60)
+    assert "\n20260101T000000Z\n" in signer.string_to_sign("GET", URL, expires=60)
+
+
 def test_the_scope_follows_the_corrected_day() -> None:
     signer = SigV4Signer(Credentials("AKID", "secret"), clock=FakeClock(now=START - 10))
     assert "/20251231/" in signer.sign("GET", URL)["authorization"]

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from time import sleep
 from typing import Any
 
 import pytest
@@ -128,6 +129,24 @@ def test_clearing_the_cache_takes_effect_at_the_next_signature(derivations: list
         assert len(cache) == 0
 
 
+def test_a_key_of_another_signer_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signers of one tenant that share a cache: only the first hit costs an HMAC."""
+    cache = MemoryKeyCache()
+    SigV4Signer(PARENT, key_cache=cache).sign("GET", URL, signed_at=AT)
+    signer = SigV4Signer(PARENT, key_cache=cache)
+    signer.sign("GET", URL, signed_at=AT)
+    made: list[object] = []
+
+    def counting(*arguments: object, **_options: object) -> None:
+        made.append(arguments)
+
+    monkeypatch.setattr(hmac, "new", counting)
+    for second in range(3):
+        signer.sign("GET", URL, signed_at=AT + second)
+    assert made == []
+    assert signer.cache_info().hits == 4
+
+
 def test_a_cache_without_a_length_has_no_size() -> None:
     assert SigV4Signer(PARENT, key_cache=Faulty()).cache_info().size is None
 
@@ -143,6 +162,24 @@ def test_the_least_recently_used_key_leaves_first() -> None:
     assert cache.get(a) is key_a
     cache.put(c, key_c)
     assert (cache.get(a), cache.get(b), cache.get(c)) == (key_a, None, key_c)
+
+
+def test_what_was_asked_for_or_put_again_stays() -> None:
+    (a, key_a), (b, key_b), (c, key_c) = (key_for(secret) for secret in "abc")
+    asked, put = MemoryKeyCache(maxsize=2), MemoryKeyCache(maxsize=2)
+    for cache in (asked, put):
+        cache.put(a, key_a)
+        cache.put(b, key_b)
+    assert (asked.get(a), asked.get(b)) == (key_a, key_b)
+    put.put(a, key_a)
+    for cache in (asked, put):
+        cache.put(c, key_c)
+    assert (asked.get(a), asked.get(b), asked.get(c)) == (None, key_b, key_c)
+    assert (put.get(a), put.get(b), put.get(c)) == (key_a, None, key_c)
+
+
+def test_a_pickled_cache_keeps_its_bound() -> None:
+    assert pickle.loads(pickle.dumps(MemoryKeyCache(maxsize=3))).maxsize == 3
 
 
 def test_the_bound_holds_under_many_credentials() -> None:
@@ -278,6 +315,13 @@ def test_a_faulty_cache_is_bypassed_with_one_warning(
     assert len(cache.given) == 20, "it is offered the right key each time, so that it can heal"
 
 
+def test_a_cache_that_raises_costs_no_derivation_each_time(derivations: list[KeyScope]) -> None:
+    signer = SigV4Signer(PARENT, key_cache=Faulty(broken))
+    for second in range(20):
+        signer.sign("GET", URL, signed_at=AT + second)
+    assert len(derivations) == 1
+
+
 def test_a_cache_that_cannot_keep_is_bypassed_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     class ReadOnly(Faulty):
         def put(self, scope: KeyScope, key: SigningKey) -> None:
@@ -372,6 +416,102 @@ def test_midnight_changes_scope_and_key_together(derivations: list[KeyScope]) ->
 @pytest.mark.slow
 def test_midnight_changes_scope_and_key_together_a_million_times(derivations: list[KeyScope]) -> None:
     sign_across_midnights(1_000_000, derivations)
+
+
+MIDNIGHT = 1_709_164_800  # before the 29th of February 2024
+
+
+@pytest.mark.parametrize(("before", "size"), [(301, 1), (300, 2), (1, 2)])
+def test_tomorrows_key_is_there_five_minutes_ahead(before: int, size: int) -> None:
+    cache = MemoryKeyCache()
+    SigV4Signer(PARENT, key_cache=cache).sign("GET", URL, signed_at=MIDNIGHT - before)
+    assert len(cache) == size
+
+
+def test_midnight_costs_no_hmac_key(monkeypatch: pytest.MonkeyPatch, derivations: list[KeyScope]) -> None:
+    """Neither for the derivation nor for the check of a key that this signer prepared itself."""
+    signer = SigV4Signer(PARENT)
+    for before in (300, 299, 2, 1):
+        signer.sign("GET", URL, signed_at=MIDNIGHT - before)
+    assert [one.date for one in derivations] == ["20240229", "20240228"]
+    expected = signature_of(PARENT, MIDNIGHT)
+    made: list[object] = []
+
+    def counting(*arguments: object, **_options: object) -> None:
+        made.append(arguments)
+
+    monkeypatch.setattr(hmac, "new", counting)
+    assert signer.sign("GET", URL, signed_at=MIDNIGHT) == expected
+    assert made == []
+
+
+def test_a_wrong_key_that_lies_ready_for_tomorrow_is_replaced() -> None:
+    cache = MemoryKeyCache()
+    scope = KeyScope(PARENT.secret_digest, "20240229", "auto", "s3")
+    cache.put(scope, foreign(scope))
+    signer = SigV4Signer(PARENT, key_cache=cache)
+    for at in (MIDNIGHT - 1, MIDNIGHT):
+        assert signer.sign("GET", URL, signed_at=at) == signature_of(PARENT, at)
+    assert signer.cache_info().misses == 1
+
+
+def test_a_faulty_cache_is_bypassed_before_midnight_too() -> None:
+    """Neither the key that was made ready, given for today, nor a stranger's is taken."""
+
+    class Last(Faulty):
+        def get(self, scope: KeyScope) -> SigningKey | None:
+            return self.given[-1] if self.given else None
+
+    for cache in (Last(), Faulty(foreign)):
+        signer = SigV4Signer(PARENT, key_cache=cache)
+        for at in (MIDNIGHT - 3, MIDNIGHT - 2, MIDNIGHT - 2, MIDNIGHT - 1, MIDNIGHT, MIDNIGHT + 1):
+            assert signer.sign("GET", URL, signed_at=at) == signature_of(PARENT, at)
+
+
+def test_a_cache_that_raises_for_tomorrow_alone_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    class Today(MemoryKeyCache):
+        def get(self, scope: KeyScope) -> SigningKey | None:
+            if scope.date == "20240229":
+                raise OSError("not yet")
+            return super().get(scope)
+
+    signer = SigV4Signer(PARENT, key_cache=Today())
+    for at in (MIDNIGHT - 2, MIDNIGHT - 1):
+        assert signer.sign("GET", URL, signed_at=at) == signature_of(PARENT, at)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "OSError" in caplog.text
+    assert signer.sign("GET", URL, signed_at=MIDNIGHT) == signature_of(PARENT, MIDNIGHT)
+    assert len(caplog.records) == 1
+
+
+def test_clearing_just_before_midnight_leaves_no_key_for_after_it(derivations: list[KeyScope]) -> None:
+    cache = MemoryKeyCache()
+    signer = SigV4Signer(PARENT, key_cache=cache)
+    signer.sign("GET", URL, signed_at=MIDNIGHT - 1)
+    cache.clear()
+    signer.sign("GET", URL, signed_at=MIDNIGHT)
+    assert [one.date for one in derivations] == ["20240229", "20240228", "20240229"]
+    assert signer.cache_info().misses == 2
+
+
+def test_threads_wait_for_a_slow_derivation(monkeypatch: pytest.MonkeyPatch) -> None:
+    derived: list[KeyScope] = []
+
+    def slow(credentials: Credentials, scope: KeyScope) -> SigningKey:
+        derived.append(scope)
+        sleep(0.05)
+        return derive_signing_key(credentials, scope)
+
+    monkeypatch.setattr(keyring, "derive_signing_key", slow)
+    signer = SigV4Signer(PARENT)
+
+    def sign(_turn: int) -> dict[str, str]:
+        return signer.sign("GET", URL, signed_at=AT)
+
+    with ThreadPoolExecutor(4) as threads:
+        signed = list(threads.map(sign, range(4)))
+    assert len(derived) == 1
+    assert signed == [signature_of(PARENT)] * 4
 
 
 def test_threads_that_miss_together_derive_once(derivations: list[KeyScope]) -> None:

@@ -192,6 +192,13 @@ def test_a_payload_hash_may_come_as_argument_or_as_header(signer: SigV4Signer, g
             one.sign("PUT", URL, {"x-amz-content-sha256": hashed}, payload_hash="cd" * 32)
 
 
+def test_only_s3_is_told_the_payload_hash_in_a_header(signer: SigV4Signer, general: SigV4Signer) -> None:
+    hashed = "ab" * 32
+    for _ in range(2):
+        assert signer.sign("PUT", URL, payload_hash=hashed)["x-amz-content-sha256"] == hashed
+        assert set(general.sign("PUT", URL, payload_hash=hashed)) == {"authorization", "x-amz-date"}
+
+
 def test_a_session_token_is_sent_and_signed_or_only_sent() -> None:
     credentials = Credentials("AKID", SECRET, "to/ken==")
     signed = SigV4Signer(credentials).sign("GET", URL)
@@ -218,6 +225,11 @@ def test_a_presigned_path_is_the_callers_but_for_what_cannot_be_sent(
     signer: SigV4Signer, path: str, sent: str
 ) -> None:
     assert urlsplit(signer.presign("GET", "https://host" + path)).path == sent
+
+
+def test_a_presigned_path_that_is_encoded_twice_stays_as_given(general: SigV4Signer) -> None:
+    """The service encodes again what it receives, so that nothing may be encoded here."""
+    assert urlsplit(general.presign("GET", "https://host/100%/a%20b")).path == "/100%/a%20b"
 
 
 def test_a_presigned_url_keeps_its_query_and_extra_headers(signer: SigV4Signer) -> None:

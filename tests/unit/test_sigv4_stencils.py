@@ -152,3 +152,51 @@ def test_what_is_remembered_is_bounded() -> None:
         signer.sign("GET", "https://a.test/k", {f"x-{number}": "1"})
     assert signer._moment is not None  # pyright: ignore[reportPrivateUsage] - what is kept shows nowhere else
     assert len(signer._moment.stencils) <= 256  # pyright: ignore[reportPrivateUsage]
+
+
+class Padded(dict[str, str]):
+    """A mapping whose values are not what its items say, as those that translate."""
+
+    def items(self) -> Any:
+        return [(name, value.strip("<>")) for name, value in super().items()]
+
+
+NEIGHBOURS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "a repeated field": ({"headers": (("range", "1"),)}, {"headers": (("range", "1"), ("range", "2"))}),
+    "names that differ in case": (
+        {"headers": {"b": "1", "a": "2", "B": "3"}},
+        {"headers": {"b": "1", "a": "2", "B": "4"}},
+    ),
+    "an iterator": ({"headers": iter([("b", "1"), ("a", "2")])}, {}),
+    "an unsigned field first": (
+        {"headers": {"user-agent": "x", "b": "1", "a": "2"}},
+        {"headers": {"user-agent": "x", "b": "1", "a": "3"}},
+    ),
+    "a dict that translates": ({"headers": {"range": "1"}}, {"headers": Padded(range="<1>")}),
+    "no path": ({"url": "https://a.test/k"}, {"url": "https://a.testx"}),
+    "a method with a percent sign": ({"method": "a%sb"}, {"method": "a%sb", "url": "https://a.test/%6B"}),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), NEIGHBOURS.values(), ids=list(NEIGHBOURS))
+def test_a_request_is_not_taken_for_its_neighbour(first: dict[str, Any], second: dict[str, Any]) -> None:
+    plain: dict[str, Any] = {"method": "GET", "url": "https://a.test/k", "headers": ()}
+    signer, fresh = (SigV4Signer(CREDENTIALS["s3"], clock=FakeClock()) for _ in range(2))
+    signer.sign(**plain | first)
+    assert signer.sign(**plain | second) == fresh.sign(**plain | second)
+
+
+@pytest.mark.parametrize("path", ["/k", "/%6B"])
+def test_a_method_with_a_percent_sign_is_written_as_it_is(path: str) -> None:
+    signer = SigV4Signer(CREDENTIALS["s3"], clock=FakeClock())
+    for _ in range(2):
+        assert signer.canonical_request("A%s%%", f"https://a.test{path}").startswith("A%S%%\n/k\n\nhost:")
+        assert signer.canonical_request("A%%", f"https://a.test{path}").startswith("A%%\n/k\n\nhost:")
+
+
+def test_a_payload_hash_is_checked_after_a_good_one_of_the_same_shape() -> None:
+    signer = SigV4Signer(CREDENTIALS["s3"], clock=FakeClock())
+    signer.sign("PUT", "https://a.test/k", payload_hash="ab" * 32)
+    for wrong in ("ab", "AB" * 32, "ab" * 32 + "\n"):
+        with pytest.raises(SigningError, match="payload_hash"):
+            signer.sign("PUT", "https://a.test/k", payload_hash=wrong)

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
 
 import anyio
 from attrs import define, frozen
@@ -33,7 +34,7 @@ _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _GOOD = range(200, 300)
 _WRITES = frozenset({"PUT", "POST", "DELETE"})
 # Refusals of the time itself, and those that a wrong clock may be behind.
-_CLOCK_CODES = frozenset({"RequestTimeTooSkewed", "ExpiredRequest", "RequestExpired"})
+_CLOCK_CODES = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture", "ExpiredRequest", "RequestExpired"})
 _MAYBE_CLOCK_CODES = frozenset(
     {
         "SignatureDoesNotMatch",
@@ -217,7 +218,10 @@ class Sender:
         if call.skew_seen is None:
             return False
         off = abs(call.skew_seen - call.skew_signed_with)
-        return code in _CLOCK_CODES or (code in _MAYBE_CLOCK_CODES and off > _CLOCK_IS_WRONG_SECONDS)
+        is_unclear = code in _MAYBE_CLOCK_CODES or (
+            code is None and call.status == HTTPStatus.FORBIDDEN
+        )  # a HEAD
+        return code in _CLOCK_CODES or (is_unclear and off > _CLOCK_IS_WRONG_SECONDS)
 
     def _too_long(self, call: _Call) -> ConnectionFault:
         last = f"; the last attempt: {call.failure}" if call.failure is not None else "."

@@ -78,6 +78,7 @@ SIGNING_PARAMETERS = frozenset(
 """Query parameters, in lower case, that only a signer may set."""
 
 _SURROGATE = "The request has half of a surrogate pair in it, which no encoding can send; fix the text."
+_LAST_PORT = 65_535
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 _URL = re.compile(
@@ -85,7 +86,7 @@ _URL = re.compile(
     r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]*))?"
     r"(?P<path>/[^?#\x00-\x1f\x7f]*)?"
     r"(?:\?(?P<query>[^#\x00-\x1f\x7f]*))?",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
@@ -128,6 +129,8 @@ def split_url(url: str) -> Target:
     if match is None:
         raise SigningError(_why_not_a_url(url))
     scheme, host, port, path, query = match.groups()
+    if port and (port.startswith("0") or int(port) > _LAST_PORT):
+        raise SigningError(_why_not_a_url(url))
     scheme, host = scheme.lower(), host.lower()
     if port and port != _DEFAULT_PORTS[scheme]:
         host = f"{host}:{port}"
@@ -322,4 +325,4 @@ def check_payload_hash(value: str) -> str:
             "payload_hash must be the SHA-256 of the body as 64 lower-case hexadecimal digits, "
             "or UNSIGNED_PAYLOAD."
         )
-    return value
+    return str.__str__(value)  # of an enum, what it equals, not what it is called

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -29,6 +30,7 @@ _REFRESH_AHEAD_SECONDS = 300
 _RETRY_SECONDS = 10
 _DIGEST_LABEL = b"prewarmkit key scope 1"
 _ACCESS_KEY_ID = re.compile(r"[!-~]+")
+_TOKEN = re.compile(r"[!-~]+")
 _UNFIT = re.compile(r"\A\s|\s\Z|[\x00-\x1f\x7f]")
 
 
@@ -57,11 +59,13 @@ class Credentials:
                 "access_key_id must be a string of visible ASCII characters without '/' and ','; "
                 "copy it again."
             )
+        # Of an enum, what it equals, not what it is called.
+        object.__setattr__(self, "access_key_id", str.__str__(key_id))
         _check_secret("secret_access_key", self.secret_access_key)
         if self.session_token is not None:
             _check_secret("session_token", self.session_token)
-            if not self.session_token.isascii():
-                raise SigningError("session_token must be ASCII; copy it again.")
+            if not _TOKEN.fullmatch(self.session_token):
+                raise SigningError("session_token must be ASCII without white space; copy it again.")
         _check_expiry(self.expires_at)
         # Keyed, and computed once: a cache hit then costs no hashing at all.
         digest = hmac.new(self.secret_access_key.encode(), _DIGEST_LABEL, "sha256").digest()
@@ -152,7 +156,12 @@ class CredentialSource:
         present: What `current` gives; ``None`` before the provider was asked.
     """
 
-    def __init__(self, source: Credentials | CredentialsProvider, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        source: Credentials | CredentialsProvider,
+        now: Callable[[], float],
+        doubt_the_correction: Callable[[], None],
+    ) -> None:
         self._provider: CredentialsProvider | None = None
         self.present: Credentials | None = None
         if isinstance(source, Credentials):
@@ -165,6 +174,7 @@ class CredentialSource:
                 f"not {type(source).__name__}."
             )
         self._now = now
+        self._doubt_the_correction = doubt_the_correction
         self._flight: _Flight | None = None
         self._not_before = 0.0  # after a failure that did no harm yet
 
@@ -212,13 +222,15 @@ class CredentialSource:
         try:
             self.present = self._checked(await provider.get())
             flight.succeeded = True
+            if self._ends_within(_REFRESH_AHEAD_SECONDS):  # so short-lived: not with every request
+                self._not_before = self._now() + _RETRY_SECONDS
         except Exception as error:
             if force or self._ends_within(0):
                 flight.error = error
                 raise
             # Ahead of time there is no harm yet: it is asked again a little later, not by every request.
+            # Who waited looks again, and asks again if there is harm, or it was told to.
             self._not_before = self._now() + _RETRY_SECONDS
-            flight.succeeded = True
             _log.warning(
                 "Credentials could not be renewed ahead of their end (%s); the present ones still hold.",
                 type(error).__name__,
@@ -232,7 +244,11 @@ class CredentialSource:
             raise SigningError(
                 f"The credentials provider must return Credentials, not {type(fetched).__name__}."
             )
-        if fetched.expires_at is not None and fetched.expires_at.timestamp() <= self._now():
+        ends = math.inf if fetched.expires_at is None else fetched.expires_at.timestamp()
+        if ends <= self._now():
+            # One wrong Date must not lock new credentials out: without any, no answer would set it right.
+            self._doubt_the_correction()
+        if ends <= self._now():
             raise CredentialsMissing(
                 "The credentials provider returned credentials that have ended already; "
                 "check where it gets them, and this machine's clock."

@@ -169,6 +169,8 @@ class KeyCache(Protocol):
 class MemoryKeyCache:
     """Keeps the ``maxsize`` keys that were used last, in this process only.
 
+    Two places for each set of credentials are enough: before midnight the next day's key is there too.
+
     May be shared by any number of signers, tenants and threads, with the GIL or without. It
     holds derived keys, never a secret; pickling one gives an empty cache.
     """
@@ -202,11 +204,11 @@ class MemoryKeyCache:
     def put(self, scope: KeyScope, key: SigningKey) -> None:
         """See `KeyCache.put`."""
         with self._lock:
+            if scope not in self._keys and len(self._keys) >= self._maxsize:
+                self._keys.popitem(last=False)
             self._keys[scope] = key
             self._keys.move_to_end(scope)
             self._recent = scope, key
-            if len(self._keys) > self._maxsize:
-                self._keys.popitem(last=False)
 
     def clear(self) -> None:
         """Forget every key, for when credentials were revoked; the next signature derives anew."""

@@ -73,14 +73,13 @@ def outline(
             named = dict(given)
             named = named if len(named) == len(given) else None
         if named is not None and type(url) is str and (cut := url.find("/", 8)) > 0:
-            kind = payload_hash
+            kind, payload = payload_hash, ""
             if payload_hash is not None and payload_hash not in _CONSTANT_PAYLOADS:
-                check_payload_hash(payload_hash)
-                kind = HOLE
-            stencil = moment.stencils.get((method, url[:cut], kind, expires, *named))
+                kind, payload = HOLE, check_payload_hash(payload_hash)
+            stencil = moment.stencils.get((method, url[:cut], kind, expires, type(expires), *named))
             parts = (url[cut:], *named.values())
-            if stencil is not None and expires is not True:  # which equals 1
-                payload = payload_hash or stencil.payload_hash
+            if stencil is not None:
+                payload = payload if kind is HOLE else stencil.payload_hash
                 # One question for all: joined by blanks, they are plain if each of them is. A blank
                 # in the path would look like the end of it.
                 if rules.are_plain(" ".join(parts)) and " " not in parts[0]:
@@ -112,16 +111,17 @@ def _outline_anew(
             raise SigningError(f"headers has {name}, which the signer itself sets; leave it out.")
     announced = fields.get("x-amz-content-sha256")
     payload = _payload(rules, payload_hash, announced)
-    if rules.is_s3:
+    if rules.is_s3 and expires is None:
         fields.pop("x-amz-content-sha256", None)  # the signer adds it, in any case
     kind = payload if payload in _CONSTANT_PAYLOADS else HOLE
     make = _header_stencil if expires is None else partial(_query_stencil, expires=expires_seconds(expires))
     stencil = make(rules, moment, canonical_method(method), target, tuple(fields), kind)
     # Kept only where the values as given will be the very ones that fill it.
     names = _names_given(headers)
-    origin = url[: url.find("/", 8)]
+    origin = url[: max(url.find("/", 8), 0)]
     if announced is None and [name.lower() for name in names] == list(fields) and is_origin(origin):
-        moment.keep((method, origin, None if payload_hash is None else kind, expires, *names), stencil)
+        shape = method, origin, None if payload_hash is None else kind, expires, type(expires), *names
+        moment.keep(shape, stencil)
     path, query, wire = _path_and_query(rules, stencil, target)
     return stencil, stencil.filled(path, query, tuple(fields.values()), payload), payload, wire, query
 

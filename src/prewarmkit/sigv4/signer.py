@@ -39,7 +39,8 @@ class SigV4Signer:
     """Signs by header or by query, for S3 (and R2) or any other service.
 
     Safe to share between threads and tasks, with the GIL or without: what it remembers is
-    replaced whole, or locked. `refresh` belongs to one event loop.
+    replaced whole, or locked. `refresh` belongs to one event loop. A process that forks while
+    its threads sign makes its signers and key caches anew.
 
     Args:
         credentials: Who signs, or a provider of them (`await refresh()` before the first signature).
@@ -73,8 +74,9 @@ class SigV4Signer:
             )
         general = service != "s3"
         normalize = general if normalize_path is None else normalize_path
-        self._region = region
-        self._service = service
+        # Of an enum, what it equals, not what it is called.
+        self._region = str.__str__(region)
+        self._service = str.__str__(service)
         self._rules = Rules(
             is_s3=not general,
             double_encode=general if double_encode is None else double_encode,
@@ -86,7 +88,7 @@ class SigV4Signer:
         self._skew = 0.0
         self._cache: KeyCache = MemoryKeyCache() if key_cache is None else key_cache
         self._keys = KeyRing(self._cache)
-        self._source = CredentialSource(credentials, self._corrected_now)
+        self._source = CredentialSource(credentials, self._corrected_now, self._forget_skew)
         self._moment: Moment | None = None
 
     def __repr__(self) -> str:
@@ -250,6 +252,9 @@ class SigV4Signer:
             if second % _DAY_SECONDS >= _DAY_SECONDS - _AHEAD_SECONDS:
                 self._keys.prepare(credentials, moment.scope_of_tomorrow())
         return moment
+
+    def _forget_skew(self) -> None:
+        self._skew = 0.0
 
     @property
     def clock_skew_seconds(self) -> float:

@@ -22,12 +22,12 @@ class Closing(NamedTuple):
     """A canonical request after its query.
 
     Attributes:
-        template: With ``%s`` for each of the caller's values.
+        texts: What stands before, between and after the caller's values.
         in_order: Puts the values into the order of their names; ``None``: they come so.
         signed_names: Sorted, joined by ``;``.
     """
 
-    template: str
+    texts: tuple[str, ...]
     in_order: Callable[[Sequence[str]], Sequence[str]] | None
     signed_names: str
 
@@ -42,15 +42,17 @@ def make_closing(names: Sequence[str], own: Mapping[str, str], payload_hash: str
     """
     signed = sorted([*names, *own])
     signed_names = ";".join(signed)
-    lines = [f"{_literal(name)}:{_literal(own[name]) if name in own else '%s'}\n" for name in signed]
+    texts = [""]
+    for name in signed:
+        if name in own:
+            texts[-1] += f"{name}:{own[name]}\n"
+        else:
+            texts[-1] += f"{name}:"
+            texts.append("\n")
+    texts[-1] += f"\n{signed_names}\n{payload_hash}"
     order = [names.index(name) for name in signed if name not in own]
     in_order = None if order == sorted(order) else itemgetter(*order)  # two or more, or they were in order
-    return Closing(f"{''.join(lines)}\n{_literal(signed_names)}\n{payload_hash}", in_order, signed_names)
-
-
-def _literal(text: str) -> str:
-    """Text that stands in a template for itself."""
-    return text.replace("%", "%%")
+    return Closing(tuple(texts), in_order, signed_names)
 
 
 def joined(pairs: Iterable[tuple[str, str]]) -> str:
@@ -73,8 +75,8 @@ class Stencil:
 
     __slots__ = (
         "_in_order",
-        "_plain_template",
-        "_template",
+        "_pieces",
+        "_plain_pieces",
         "added",
         "authorization",
         "has_hole",
@@ -95,7 +97,6 @@ class Stencil:
         origin: str = "",
         parameters: Sequence[tuple[str, str]] = (),
     ) -> None:
-        self._template = f"{_literal(method)}\n%s\n%s\n{closing.template}"
         self._in_order = closing.in_order
         self.has_hole = payload_hash == HOLE
         self.payload_hash = payload_hash
@@ -104,18 +105,34 @@ class Stencil:
         self.origin = origin
         self.parameters = parameters
         self.query = joined(parameters)
-        self._plain_template = f"{_literal(method)}\n%s\n{_literal(self.query)}\n{closing.template}"
+        first, *rest = closing.texts
+        self._pieces = _with_gaps([f"{method}\n", "\n", f"\n{first}", *rest])
+        self._plain_pieces = _with_gaps([f"{method}\n", f"\n{self.query}\n{first}", *rest])
 
     def filled(self, path: str, query: str, values: Sequence[str], payload_hash: str) -> str:
         """The canonical request; every argument in its canonical form."""
-        if self._in_order is not None:
-            values = self._in_order(values)
-        return (self._template % (path, query, *values)).replace(HOLE, payload_hash)
+        return self._joined(self._pieces, (path, query), values, payload_hash)
 
-    def filled_plainly(self, parts: tuple[str, ...], payload_hash: str) -> str:
+    def filled_plainly(self, parts: Sequence[str], payload_hash: str) -> str:
         """The same for a URL without a query; ``parts`` are path and values."""
-        if self._in_order is None:
-            canonical = self._plain_template % parts
-        else:
-            canonical = self._plain_template % (parts[0], *self._in_order(parts[1:]))
+        if self._in_order is not None:
+            return self._joined(self._plain_pieces, parts[:1], parts[1:], payload_hash)
+        pieces = self._plain_pieces.copy()
+        pieces[1::2] = parts
+        canonical = "".join(pieces)
         return canonical.replace(HOLE, payload_hash) if self.has_hole else canonical
+
+    def _joined(
+        self, pieces: list[str], before: Sequence[str], values: Sequence[str], payload_hash: str
+    ) -> str:
+        pieces = pieces.copy()
+        pieces[1::2] = (*before, *(values if self._in_order is None else self._in_order(values)))
+        # Joined and not formatted: an enum then gives what it equals, not what it is called.
+        return "".join(pieces).replace(HOLE, payload_hash)
+
+
+def _with_gaps(texts: list[str]) -> list[str]:
+    """The texts with room for one more between each two."""
+    pieces = [""] * (2 * len(texts) - 1)
+    pieces[::2] = texts
+    return pieces
