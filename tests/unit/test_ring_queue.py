@@ -4,11 +4,14 @@
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
 
+import _thread
 import asyncio
 import gc
 import operator
+import sys
 import threading
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -225,6 +228,30 @@ def test_a_lane_that_is_not_there_is_named(lane: Any) -> None:
         queue.promote(1, lane)
 
 
+@pytest.mark.parametrize("lane", [-1, 2, 64, None, "0", 0.5, [0]])
+def test_a_lane_that_is_not_there_is_named_where_room_is_at_hand(lane: Any) -> None:
+    queue = RingQueue[int](9, lanes=2)
+    queue.enqueue_nowait(1)
+    error = ValueError if isinstance(lane, int) else TypeError
+    with pytest.raises(error, match="lane must be"):
+        queue.enqueue_nowait(2, lane)
+    assert queue.statistics().enqueued == 1
+
+
+@pytest.mark.parametrize("lane", [1, -1, 64])
+def test_a_bare_queue_has_no_other_lane_where_room_is_at_hand_either(lane: int) -> None:
+    queue = RingQueue[int](9)
+    queue.enqueue_nowait(1)
+    calls: list[Callable[[], object]] = [
+        partial(queue.enqueue_nowait, 2, lane),
+        lambda: asyncio.run(queue.enqueue(2, lane)),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="lane must be"):
+            call()
+    assert drain(queue) == [1]
+
+
 @pytest.mark.parametrize("call", ["dequeue_batch", "snapshot"])
 def test_a_bad_limit_is_named(call: str) -> None:
     queue = RingQueue[int](1)
@@ -409,6 +436,22 @@ async def test_room_is_kept_for_the_producer_that_was_called() -> None:
 
 
 @on_both_loops
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_each_of_two_producers_that_are_called_keeps_its_place(lanes: int) -> None:
+    queue, log = RingQueue[int](2, lanes=lanes), list[Any]()
+    queue.enqueue_nowait(0)
+    queue.enqueue_nowait(0)
+    async with anyio.create_task_group() as tasks:
+        for item in (1, 2):
+            tasks.start_soon(put, queue, item, log)
+            await wait_all_tasks_blocked()
+        assert queue.dequeue_batch(2) == [0, 0]
+        with pytest.raises(QueueFull):
+            queue.enqueue_nowait(9)
+    assert drain(queue) == [1, 2]
+
+
+@on_both_loops
 async def test_a_cancelled_producers_room_goes_to_the_next() -> None:
     queue, log = RingQueue[int](1), list[Any]()
     queue.enqueue_nowait(0)
@@ -490,6 +533,23 @@ async def test_a_consumer_that_never_waits_can_be_cancelled() -> None:
             await queue.dequeue()
     assert scope.cancelled_caught
     assert len(queue) == 1
+
+
+@on_both_loops
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("call", ["enqueue", "dequeue"])
+async def test_either_awaited_call_alone_can_be_cancelled_without_ever_waiting(call: str, lanes: int) -> None:
+    queue = RingQueue[int](200, lanes=lanes)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        for number in range(100):
+            if call == "enqueue":
+                await queue.enqueue(number)
+                queue.dequeue_nowait()
+            else:
+                queue.enqueue_nowait(number)
+                await queue.dequeue()
+    assert scope.cancelled_caught
 
 
 @on_both_loops
@@ -597,6 +657,23 @@ async def test_close_does_not_send_a_consumer_home_while_an_item_may_still_becom
 
 
 @on_both_loops
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_a_new_call_does_not_overtake_a_consumer_that_was_called_before_the_close(lanes: int) -> None:
+    queue, log = RingQueue[int](4, lanes=lanes), list[Any]()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(take, queue, "first", log)
+        await wait_all_tasks_blocked()
+        queue.enqueue_nowait(1)
+        queue.close()
+        with pytest.raises(QueueEmpty) as refusal:
+            queue.dequeue_nowait()
+        assert not isinstance(refusal.value, QueueClosed)  # the item may come free yet
+        with pytest.raises(QueueClosed):
+            await queue.dequeue()
+    assert log == [("first", 1)]
+
+
+@on_both_loops
 async def test_close_keeps_the_order_of_those_in_line() -> None:
     queue, log = RingQueue[int](4), list[Any]()
 
@@ -655,6 +732,46 @@ async def test_another_thread_gets_an_error_that_says_what_to_do() -> None:
     assert await anyio.to_thread.run_sync(queue.statistics) == queue.statistics()
     await anyio.to_thread.run_sync(lambda: anyio.from_thread.run_sync(queue.enqueue_nowait, 5))
     assert queue.dequeue_nowait() == 5
+
+
+@on_both_loops
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_another_thread_is_refused_also_where_items_and_room_are_at_hand(lanes: int) -> None:
+    """The usual way asks whose the queue is, too."""
+    queue = RingQueue[int](9, lanes=lanes)
+    queue.enqueue_nowait(1)
+    before = queue.statistics()
+    calls: list[Callable[[], object]] = [
+        partial(queue.enqueue_nowait, 2),
+        queue.dequeue_nowait,
+        partial(queue.dequeue_batch, 1),
+        queue.peek,
+        queue.snapshot,
+        queue.close,
+        lambda: asyncio.run(queue.enqueue(2)),
+        lambda: asyncio.run(queue.dequeue()),
+    ]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="belongs to the thread"):
+            await anyio.to_thread.run_sync(call)
+    assert queue.statistics() == before
+    assert not queue.closed
+
+
+@on_both_loops
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_another_threads_task_is_refused_instead_of_waiting(lanes: int) -> None:
+    full, empty = RingQueue[int](1, lanes=lanes), RingQueue[int](1, lanes=lanes)
+    full.enqueue_nowait(1)
+    calls: list[Callable[[], Any]] = [partial(full.enqueue, 2), empty.dequeue]
+
+    def run(call: Callable[[], Any]) -> None:
+        asyncio.run(asyncio.wait_for(call(), 5))
+
+    for call in calls:
+        with pytest.raises(RuntimeError, match="belongs to the thread"):
+            await anyio.to_thread.run_sync(run, call)
+    assert full.statistics().waiting_producers == empty.statistics().waiting_consumers == 0
 
 
 def test_a_queue_made_outside_a_loop_belongs_to_the_first_thread_that_uses_it_and_then_to_its_heir() -> None:
@@ -768,6 +885,40 @@ def test_one_queue_serves_one_loop_after_the_other() -> None:
         assert anyio.run(meet, backend=backend) == [("taker", 1)]
 
 
+def test_many_tasks_of_the_next_loop_may_wait_together() -> None:
+    queue = RingQueue[int](4)
+
+    async def meet() -> list[Any]:
+        log = list[Any]()
+        async with anyio.create_task_group() as tasks:
+            for name in "abc":
+                tasks.start_soon(take, queue, name, log)
+                await wait_all_tasks_blocked()
+            for item in range(3):
+                queue.enqueue_nowait(item)
+        return log
+
+    for backend in ("asyncio", "trio", "asyncio"):
+        assert anyio.run(meet, backend=backend) == [("a", 0), ("b", 1), ("c", 2)]
+
+
+def test_producers_of_two_loops_at_once_are_refused() -> None:
+    queue = RingQueue[int](1)
+    queue.enqueue_nowait(0)
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    try:
+        waiting = first.create_task(queue.enqueue(1))
+        first.run_until_complete(asyncio.sleep(0))
+        with pytest.raises(RuntimeError, match="another event loop"):
+            second.run_until_complete(asyncio.wait_for(queue.enqueue(2), 5))
+        assert queue.dequeue_nowait() == 0
+        assert first.run_until_complete(waiting) is True
+    finally:
+        first.close()
+        second.close()
+    assert drain(queue) == [1]
+
+
 def test_two_loops_at_once_are_refused() -> None:
     queue = RingQueue[int](4)
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
@@ -828,6 +979,88 @@ def test_the_dead_never_outnumber_the_living() -> None:
         assert all(lane.dead <= lane.living for lane in lanes)
         assert sum(lane.dead for lane in lanes) == queue._dead
         assert sum(lane.living for lane in lanes) == len(queue) == sum(queue.statistics().lane_sizes)
+
+
+def test_the_dead_never_outnumber_the_living_when_all_but_the_head_are_discarded() -> None:
+    queue = RingQueue[int](100, key=identity)
+    for item in range(100):
+        queue.enqueue_nowait(item)
+    (lane,) = queue._lanes.values()
+    for item in range(99, 0, -1):
+        assert queue.discard(item)
+        assert lane.dead <= lane.living == item
+    assert drain(queue) == [0]
+
+
+@pytest.mark.parametrize("way_out", ["dequeue", "batch", "snapshot"])
+def test_the_dead_stay_out_of_the_way_while_the_queue_grows_large(way_out: str) -> None:
+    queue = RingQueue[int](9000, lanes=2, key=identity)
+    for item in range(1000):
+        queue.enqueue_nowait(item)
+    gone = {500, 501, 700, 999}
+    for item in gone:
+        assert queue.discard(item)
+    for item in range(1000, 9000):
+        queue.enqueue_nowait(item)
+    expected = [item for item in range(9000) if item not in gone]
+    if way_out == "snapshot":
+        assert queue.snapshot() == expected
+    elif way_out == "batch":
+        assert drain(queue) == expected
+    else:
+        assert [queue.dequeue_nowait() for _ in expected] == expected
+
+
+class Counted:
+    """A key that counts how often any of its kind is looked at."""
+
+    looks = 0
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __hash__(self) -> int:
+        Counted.looks += 1
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Counted) and other.number == self.number
+
+
+def test_no_mix_of_calls_looks_at_more_than_a_few_keys_for_each() -> None:
+    """Where a walk over what is queued would hide: each discard, move or short snapshot would show it."""
+    rng, size, calls = Random(11), 2000, 0
+    queue = RingQueue[Counted](size, lanes=4, key=identity, max_skips=2)
+    numbers = [Counted(number) for number in range(size)]
+    Counted.looks = 0
+    for number in numbers:
+        queue.enqueue_nowait(number, number.number % 4)
+    for _ in range(200):
+        queue.snapshot(2)
+    calls += size + 200 * 2 * 4
+    for number in rng.sample(numbers, size // 2):
+        queue.promote(number, rng.randrange(4))
+        queue.discard(number)
+        calls += 2
+    while len(queue):
+        queue.peek()
+        queue.dequeue_nowait()
+        calls += 2
+    assert calls < Counted.looks < 8 * calls
+
+
+def test_the_dict_is_made_anew_a_few_times_on_the_way_down_and_fits_all_the_way() -> None:
+    queue = RingQueue[int](30_000, key=identity)
+    for item in range(30_000):
+        queue.enqueue_nowait(item)
+    table, times = queue._index, 0
+    while len(queue) > 10:
+        queue.dequeue_nowait()
+        if queue._index is not table:
+            table, times = queue._index, times + 1
+        if len(queue) in (10_000, 3000, 1000, 300):
+            assert sys.getsizeof(table) < 24 * sys.getsizeof(dict.fromkeys(range(len(queue))))
+    assert 1 <= times <= 8
 
 
 @pytest.mark.parametrize("left", [0, 5])
@@ -911,3 +1144,164 @@ async def test_cancelling_at_random_loses_and_doubles_nothing(seed: int) -> None
     left = drain(queue)
     assert len(left) == figures.size
     assert sorted([*handed_out, *left]) == sorted(taken_in)
+
+
+# ── what a review found ──────────────────────────────────────────────────────
+
+
+def test_tasks_that_use_up_each_others_turns_do_not_switch_fairness_off() -> None:
+    queue = RingQueue[int](5)
+
+    async def use(times: int) -> None:
+        for _ in range(times):
+            queue.enqueue_nowait(1)
+            await queue.dequeue()
+
+    async def meet() -> int:
+        await asyncio.gather(use(65), use(64))
+        others = 0
+
+        async def beat() -> None:
+            nonlocal others
+            while True:
+                others += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(beat())
+        await use(1000)
+        task.cancel()
+        return others
+
+    assert asyncio.run(meet()) > 10
+
+
+def test_an_owner_that_threading_did_not_start_is_known_to_be_alive() -> None:
+    queue, used, go_on, failures = RingQueue[int](4), threading.Event(), threading.Event(), list[Exception]()
+
+    def own() -> None:
+        queue.enqueue_nowait(1)
+        used.set()
+        go_on.wait()
+        try:
+            queue.enqueue_nowait(2)
+        except RuntimeError as error:
+            failures.append(error)
+        used.set()
+
+    _thread.start_new_thread(own, ())
+    used.wait()
+    used.clear()
+    with pytest.raises(RuntimeError, match="belongs to the thread"):
+        queue.dequeue_nowait()
+    go_on.set()
+    used.wait()
+    assert failures == []
+
+
+def test_a_finalizer_may_use_the_queue_that_drops_its_item() -> None:
+    class Item:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __del__(self) -> None:
+            if self.name == "b":
+                queue.discard("c")
+
+    queue = RingQueue[Item](9, key=operator.attrgetter("name"))
+    for name in "abcd":
+        queue.enqueue_nowait(Item(name))
+    queue.discard("b")
+    queue.dequeue_nowait()
+    gc.collect()
+    assert queue.statistics().lane_sizes == (len(queue),) == (1,)
+    assert queue.dequeue_nowait().name == "d"
+
+
+def test_a_key_function_that_uses_the_queue_breaks_neither_bound_nor_close() -> None:
+    def key(item: int) -> int:
+        if item == 0:
+            queue.enqueue_nowait(1)
+        if item == 2:
+            queue.close()
+        return item
+
+    queue = RingQueue[int](2, key=key)
+    queue.enqueue_nowait(5)
+    with pytest.raises(QueueFull):
+        queue.enqueue_nowait(0)
+    assert (len(queue), queue.statistics().dequeued) == (2, 0)
+    queue.dequeue_batch(2)
+    with pytest.raises(QueueClosed):
+        queue.enqueue_nowait(2)
+    assert len(queue) == 0
+
+
+def test_a_key_that_fails_when_it_is_hashed_again_leaves_all_as_it_was() -> None:
+    class Key:
+        fails = False
+
+        def __hash__(self) -> int:
+            if self.fails:
+                raise LookupError("hash")
+            return 1
+
+    key = Key()
+    queue = RingQueue[Key](4, key=identity)
+    queue.enqueue_nowait(key)
+    key.fails = True
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            queue.dequeue_nowait()
+    assert queue.statistics().lane_sizes == (1,)
+    key.fails = False
+    assert queue.dequeue_nowait() is key
+    assert len(queue) == 0
+
+
+def test_a_type_error_of_a_keys_own_comparison_stays_what_it_is() -> None:
+    class Key:
+        def __eq__(self, other: object) -> bool:
+            raise TypeError("not to be compared")
+
+        def __hash__(self) -> int:
+            return 1
+
+    queue = RingQueue[Key](4, key=identity)
+    queue.enqueue_nowait(Key())
+    with pytest.raises(TypeError, match=r"^not to be compared$"):
+        queue.enqueue_nowait(Key())
+
+
+def test_a_key_function_that_is_false_is_one_nevertheless() -> None:
+    class Table(dict[str, str]):
+        def __call__(self, item: str) -> str:
+            return item
+
+    queue = RingQueue[str](4, key=Table())
+    assert queue.enqueue_nowait("a") is True
+    assert queue.enqueue_nowait("a") is False
+
+
+def test_a_snapshot_of_a_few_does_not_walk_over_the_dead_each_time() -> None:
+    looks = count()
+
+    class Key(int):
+        def __hash__(self) -> int:
+            next(looks)
+            return int(self)
+
+    queue = RingQueue[Key](10_000, key=identity)
+    for number in range(10_000):
+        queue.enqueue_nowait(Key(number))
+    for number in range(1, 4_900):
+        queue.discard(Key(number))
+    before = next(looks)
+    for _ in range(100):
+        assert queue.snapshot(2) == [0, 4_900]
+    assert next(looks) - before < 12_000
+    assert len(queue.snapshot(10**30)) == len(queue)
+
+
+def test_a_queue_can_be_referred_to_weakly() -> None:
+    for queue in (RingQueue[int](1), RingQueue[int](1, lanes=2)):
+        assert weakref.ref(queue)() is queue

@@ -74,7 +74,6 @@ class BareRingQueue(RingQueue[T]):
         return await super().dequeue()
 
     _put_in = enqueue_nowait
-    _take_out = dequeue_nowait
 
     def _drain(self, count: int) -> list[T]:
         popleft = self._row.popleft

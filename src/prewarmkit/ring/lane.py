@@ -49,20 +49,28 @@ class Lane(Generic[T]):
         """How many items it holds."""
         return len(self.queue) - self.dead
 
-    def shed(self, index: dict[Hashable, Entry[T]]) -> int:
-        """Make sure of what must hold, and tell how many dead were dropped.
+    def shed(self, index: dict[Hashable, Entry[T]]) -> tuple[int, object]:
+        """Make sure of what must hold; tell how many dead were dropped, and give what held them.
 
         Each entry is dropped once and the walk over all happens when half of them go, so
-        this is O(1) for each entry that ever died.
+        this is O(1) for each entry that ever died. The caller lets go of the dropped once its
+        own books are right: an item's finalizer may use the queue.
         """
         before, queue = self.dead, self.queue
         if before * 2 > len(queue):
-            self.queue = deque(entry for entry in queue if index.get(entry[1]) is entry)
-            self.dead = 0
+            return self.bury(index)
+        dropped: list[Entry[T]] = []
         while self.dead and index.get(queue[0][1]) is not queue[0]:
-            queue.popleft()
+            dropped.append(queue.popleft())
             self.dead -= 1
-        return before - self.dead
+        return before - self.dead, dropped
+
+    def bury(self, index: dict[Hashable, Entry[T]]) -> tuple[int, object]:
+        """Drop all the dead; as `shed` tells and gives."""
+        before, queue = self.dead, self.queue
+        self.queue = deque(entry for entry in queue if index.get(entry[1]) is entry)
+        self.dead = 0
+        return before, queue
 
 
 Entry: TypeAlias = tuple[T, Hashable, Lane[T], int]

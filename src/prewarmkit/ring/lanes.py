@@ -44,6 +44,7 @@ class Lanes(Generic[T]):
     """The order of a `RingQueue`, which is what to read about its methods' meaning."""
 
     __slots__ = (
+        "__weakref__",
         "_alarm",
         "_best",
         "_by_bit",
@@ -79,7 +80,7 @@ class Lanes(Generic[T]):
         self._is_keyed = key is not None
         # Without a key function each item is its own: a number of its own is its key.
         numbers = count()
-        self._key: Callable[[T], Hashable] = key or (lambda _: next(numbers))
+        self._key: Callable[[T], Hashable] = key if key is not None else lambda _: next(numbers)
         self._index: dict[Hashable, Entry[T]] = {}
         self._max_skips = max_skips
         self._lanes: dict[int, Lane[T]] = {number: Lane(number, max_skips) for number in range(lanes)}
@@ -125,24 +126,27 @@ class Lanes(Generic[T]):
         except (KeyError, TypeError):
             self._refuse_lane(lane)
         key = self._key(item)
+        room = self._room  # a key function may have used the queue itself
+        if not room:
+            return self._enqueue_slowly(item, lane)
         index = self._index
         try:
             if key in index:
                 return self._meet_again(key, place)
         except TypeError as error:
             self._refuse_key(key, error)
-        self._room = room - 1
         clock = self._clock
         index[key] = entry = (item, key, place, clock - place.own if lane else 0)
+        self._room = room - 1
         queue = place.queue
-        if not queue:
+        queue.append(entry)
+        if len(queue) == 1:
             self._mask |= place.bit
             best = self._best
             if best is None or lane < best.number:
                 self._best = place
             if not place.alarm:
                 self._set_alarm(place)
-        queue.append(entry)
         return True
 
     def dequeue_nowait(self) -> T:
@@ -163,15 +167,19 @@ class Lanes(Generic[T]):
             if place.number:
                 place.own += 1
         queue = place.queue
-        item, key, _, _ = queue.popleft()
+        entry = queue.popleft()
         index = self._index
-        del index[key]
+        try:
+            del index[entry[1]]
+        except BaseException:  # a key that does not know itself any more
+            queue.appendleft(entry)
+            raise
         if not queue:
             self._mask = mask = self._mask ^ place.bit
             self._best = self._by_bit[mask & -mask]
         if len(index) < self._scarce:
             self._tend(place)
-        return item
+        return entry[0]
 
     # The same by names that no subclass overrides.
     _put_in = enqueue_nowait
@@ -235,8 +243,9 @@ class Lanes(Generic[T]):
         )
         twin._mask, twin._clock, twin._alarm = self._mask, self._clock, self._alarm
         for lane, copy in zip(self._lanes.values(), twin._lanes.values(), strict=True):
-            living = (entry for entry in lane.queue if not lane.dead or self._index.get(entry[1]) is entry)
-            copy.queue.extend(islice(living, limit))
+            if lane.dead:
+                self._bury(lane)
+            copy.queue.extend(islice(lane.queue, limit))
             copy.own, copy.alarm = lane.own, lane.alarm
             twin._index.update((entry[1], entry) for entry in copy.queue)
         twin._best = twin._by_bit[twin._mask & -twin._mask]
@@ -298,24 +307,41 @@ class Lanes(Generic[T]):
             self._refuse_key(key, error)
 
     def _refuse_key(self, key: object, error: TypeError) -> NoReturn:
+        try:
+            hash(key)
+        except TypeError:
+            pass
+        else:
+            raise error  # of the key's own making, when it was compared
         raise TypeError(f"key must be hashable, not {type(key).__name__} ({error}).") from error
 
     def _leave_behind(self, place: Lane[T]) -> None:
         """One more entry of this lane is dead."""
+        self._scarce = NEVER  # first, so that an interruption here is mended at the next dequeue
         place.dead += 1
         self._dead += 1
         self._tend(place)
 
     def _tend(self, place: Lane[T]) -> None:
         """Clear away what may lie at a lane's head, and memory that is not used any more."""
+        dropped: object = None  # lives until all is right again: its finalizers may come back here
         if place.dead:
-            self._dead -= place.shed(self._index)
+            gone, dropped = place.shed(self._index)
+            self._dead -= gone
             if not place.queue:
                 self._mask = mask = self._mask & ~place.bit
                 self._best = self._by_bit[mask & -mask]
         if len(self._index) < self._low:
             self._fit_table()
         self._scarce = NEVER if self._dead else self._low
+        del dropped
+
+    def _bury(self, place: Lane[T]) -> None:
+        """Drop a lane's dead, all of them; its head is alive, and stays."""
+        gone, dropped = place.bury(self._index)
+        self._dead -= gone
+        self._scarce = NEVER if self._dead else self._low
+        del dropped
 
     def _fit_table(self) -> None:
         """Make the dict anew if it holds far fewer keys than it did, and note when to look again."""

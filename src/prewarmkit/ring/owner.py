@@ -39,7 +39,7 @@ def new_owner() -> tuple[Owner, int]:
     if running_loop() is None:
         return owner, NOBODY
     owner.acquire()
-    return owner, threading.get_ident()
+    return owner, _this_thread()
 
 
 def claim(owner: Owner, thread: int) -> tuple[Owner, int]:
@@ -58,7 +58,12 @@ def claim(owner: Owner, thread: int) -> tuple[Owner, int]:
             )
         owner = cast("Owner", threading.RLock())
         owner.acquire()
-    return owner, threading.get_ident()
+    return owner, _this_thread()
+
+
+def _this_thread() -> int:
+    """Its number; asked in this way, `threading` gets to know threads that it did not start, and lists them."""
+    return threading.current_thread().ident or NOBODY
 
 
 def running_loop() -> object:

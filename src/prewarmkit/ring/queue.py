@@ -307,7 +307,7 @@ class RingQueue(Lanes[T]):
         if limit is not None:
             check_whole("limit", limit, 0)
         self._check_thread()
-        return self._first(self._size if limit is None else limit)
+        return self._first(self._size if limit is None else min(limit, self._size))
 
     def statistics(self) -> QueueStatistics:
         """Counters and sizes as they are now."""
@@ -366,8 +366,8 @@ class RingQueue(Lanes[T]):
         line.leave(waiter)
 
     async def _give_way(self) -> None:
-        self._turns = _TURNS
         await anyio.lowlevel.checkpoint()
+        self._turns = _TURNS  # now, whatever others have used up meanwhile
 
     @property
     def _spare(self) -> int:
