@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from prewarmkit.errors import NotFound, R2Error
 from prewarmkit.media import ObjectInfo
+from prewarmkit.r2.download import PART_BYTES, Download
+from prewarmkit.r2.facts import Facts, check_whole, expected_bytes, facts_of, headers_of
 from prewarmkit.r2.headers import ByteRange
 from prewarmkit.r2.operations import Operations
-from prewarmkit.r2.reader import ObjectReader, check_whole, expected_bytes, headers_of, info_of
+from prewarmkit.r2.reader import ObjectReader
 from prewarmkit.r2.requests import Draft
+from prewarmkit.r2.resume import Rest, keeping
 
 __all__ = ["Reading"]
 
@@ -28,6 +32,8 @@ class Reading(Operations):
     ) -> AbstractAsyncContextManager[ObjectReader]:
         """Open an object for one streaming read; leaving the block early frees the connection.
 
+        A body that is cut short, reset or stalled goes on from where it was, as `ObjectReader` says.
+
         Args:
             key: The object's key.
             range: ``(first, last)`` inclusive, ``last=None``: to the end; ``(None, n)``: the last n bytes.
@@ -37,7 +43,8 @@ class Reading(Operations):
         Raises:
             NotFound: There is no such object, or no such bucket; ``code`` says which.
             PreconditionFailed: A condition did not hold.
-            BodyFault: While reading: the body ended early, or is not the range that was asked for.
+            BodyFault: On entering: it is not the range that was asked for. While reading: the body broke and
+                could not go on, or the object changed meanwhile.
         """
         # Built here and not on entering: what cannot be asked for is refused at the call.
         draft = self._bucket.get(key, byte_range=range, if_match=if_match, if_none_match=if_none_match)
@@ -47,10 +54,16 @@ class Reading(Operations):
     async def _open(
         self, key: str, byte_range: ByteRange | None, draft: Draft
     ) -> AsyncGenerator[ObjectReader, None]:
-        async with self._link.sender.stream(draft) as (response, attempts):
+        def rest(first: int, last: int, etag: str) -> Draft:
+            return self._bucket.get(key, byte_range=(first, last), if_match=etag)
+
+        async with keeping(self._link.sender) as keeper:
+            answer = await keeper.ask(draft)
             self._has_seen_bucket = True
-            info, length = expected_bytes(key, response.status, headers_of(response), byte_range)
-            yield ObjectReader(info, response, length=length, attempts=attempts)
+            response = answer.response
+            facts, first, length = expected_bytes(key, response.status, headers_of(response), byte_range)
+            left = Rest(facts, answer, keeper, policy=self._link.sender.retry, draft=rest, first=first, length=length)
+            yield ObjectReader(facts, response, left, length=length)
 
     async def get(
         self,
@@ -60,12 +73,57 @@ class Reading(Operations):
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> bytes:
-        """An object's bytes, in memory; see `open`."""
+        """An object's bytes, in memory; see `open`. A body that breaks is read again from its start."""
         draft = self._bucket.get(key, byte_range=range, if_match=if_match, if_none_match=if_none_match)
         answer = await self._link.sender.fetch(draft, max_bytes=None)
         self._has_seen_bucket = True
         check_whole(key, answer.status, answer.headers, range, answer.body)
         return answer.body
+
+    async def download(
+        self,
+        key: str,
+        path: str | os.PathLike[str],
+        *,
+        concurrency: int = 4,
+        part_size: int = PART_BYTES,
+        resume: bool = True,
+    ) -> ObjectInfo:
+        """Write an object to a file, which is there whole or not at all.
+
+        Ranges are read in parallel, all of one ETag, into a hidden file beside the target, which takes the
+        target's name once every byte is there and on the disk. Memory: under 1 MiB for each of them at once.
+
+        A download that ends early, by a fault, a cancellation or ``kill -9``, leaves the hidden file
+        ``.<name>.prewarmkit-part`` once a part of it is whole. The same call again fetches what is missing, if
+        the object still has the same ETag, and after it has checked what is there. Delete the file to give up.
+
+        Two downloads to one path do not meet: the later one takes a file of its own, which is not resumed.
+        The file gets the permissions of the one it replaces, else those of any new file (the umask holds). A
+        symbolic link is followed. An object of up to 64 MiB whose ETag is its MD5 is checked against it.
+
+        Args:
+            key: The object's key.
+            path: The file; its directory must be there.
+            concurrency: Ranges at once, each on a connection.
+            part_size: Bytes of a range; what is up to that size takes one request.
+            resume: ``False``: neither use nor leave a hidden file of an earlier try.
+
+        Raises:
+            NotFound: There is no such object, or no such bucket; ``code`` says which.
+            BodyFault: The object changed meanwhile, or its bytes are not what its ETag says.
+            OSError: The file cannot be written: no directory, no permission, a full disk.
+            ValueError: ``concurrency`` or ``part_size`` is under 1.
+        """
+        download = Download(
+            key,
+            self._bucket.url(key),
+            open_=self.open,
+            look=self._look,
+            concurrency=concurrency,
+            part_size=part_size,
+        )
+        return await download.run(path, resume=resume)
 
     async def head(self, key: str) -> ObjectInfo:
         """An object's facts without its bytes.
@@ -73,12 +131,15 @@ class Reading(Operations):
         Raises:
             NotFound: There is no such object, or no such bucket; ``code`` says which.
         """
+        return (await self._look(key)).info
+
+    async def _look(self, key: str) -> Facts:
         try:
             answer = await self._link.sender.fetch(self._bucket.get(key, method="HEAD"))
         except NotFound as error:
             raise await self._what_is_missing(error) from None
         self._has_seen_bucket = True
-        return info_of(key, answer.headers)
+        return facts_of(key, answer.headers)
 
     async def _what_is_missing(self, error: NotFound) -> NotFound:
         """HEAD gives no reason: ask for the bucket, unless it is known to be there."""

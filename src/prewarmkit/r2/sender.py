@@ -114,6 +114,11 @@ class Sender:
         self._pacer = KeyPacer()
         self._turns = None if max_sends is None else anyio.Semaphore(max_sends, fast_acquire=True)
 
+    @property
+    def retry(self) -> RetryPolicy:
+        """When a request is sent again."""
+        return self._retry
+
     async def fetch(self, draft: Draft, *, max_bytes: int | None = _MAX_ANSWER_BYTES) -> Answer:
         """The whole answer; a connection that breaks inside it counts as a failed attempt.
 
