@@ -62,7 +62,9 @@ class Reading(Operations):
             self._has_seen_bucket = True
             response = answer.response
             facts, first, length = expected_bytes(key, response.status, headers_of(response), byte_range)
-            left = Rest(facts, answer, keeper, policy=self._link.sender.retry, draft=rest, first=first, length=length)
+            left = Rest(
+                facts, answer, keeper, policy=self._link.sender.retry, draft=rest, first=first, length=length
+            )
             yield ObjectReader(facts, response, left, length=length)
 
     async def get(
