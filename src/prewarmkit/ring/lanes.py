@@ -118,15 +118,14 @@ class Lanes(Generic[T]):
             QueueClosed: The queue was closed.
             ValueError: There is no such lane.
         """
-        room = self._room
-        if not room or not self._owner._is_owned():
+        if not self._owner._is_owned():
             return self._enqueue_slowly(item, lane)
         try:
             place = self._lanes[lane]
         except (KeyError, TypeError):
             self._refuse_lane(lane)
         key = self._key(item)
-        room = self._room  # a key function may have used the queue itself
+        room = self._room  # now, since a key function may use the queue itself
         if not room:
             return self._enqueue_slowly(item, lane)
         index = self._index
@@ -139,8 +138,10 @@ class Lanes(Generic[T]):
         index[key] = entry = (item, key, place, clock - place.own if lane else 0)
         self._room = room - 1
         queue = place.queue
-        queue.append(entry)
-        if len(queue) == 1:
+        if queue:
+            queue.append(entry)
+        else:
+            queue.append(entry)  # first, so that nothing finds the lane open and empty
             self._mask |= place.bit
             best = self._best
             if best is None or lane < best.number:
