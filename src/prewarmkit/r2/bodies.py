@@ -1,16 +1,16 @@
 """What may be uploaded, in two forms: a body of known length, and a stream's pieces of one size.
 
-Blocking reads run in threads, a bounded number of bytes at a time. Knows no request.
+Blocking reads run in threads, a piece at a time at most. Knows no request.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from itertools import islice
-from typing import IO, Protocol, cast, runtime_checkable
+from typing import IO, Protocol, TypeVar, cast, runtime_checkable
 
 import anyio
 import anyio.to_thread
@@ -18,7 +18,9 @@ from attrs import define, field
 
 from prewarmkit.errors import BodyFault
 
-__all__ = ["KnownBody", "PutBody", "known_body", "md5_of", "pieces"]
+__all__ = ["Content", "KnownBody", "PutBody", "chunks_of", "known_body", "md5_of", "off_loop", "pieces"]
+
+T = TypeVar("T")
 
 PutBody = (
     bytes
@@ -31,6 +33,9 @@ PutBody = (
     | AsyncIterable[bytes]
 )
 """What `R2Client.put` takes; a ``str`` is a path."""
+
+Content = bytes | bytearray | memoryview
+"""Bytes in memory, wherever they are: nothing here copies more of them than a chunk."""
 
 _CHUNK_BYTES = 256 * 1024
 _SMALL_BYTES = 1024 * 1024  # held in memory; hashing it takes about 2 ms
@@ -55,24 +60,22 @@ class KnownBody:
     Attributes:
         size: Bytes.
         content: The bytes themselves, where they are in memory.
-        md5: Of the content as it was last sent from a file; ``None`` before.
+        md5: Of the content, as it was last sent where it is a file's; ``None``: not known yet.
     """
 
     size: int
     content: bytes | None = None
     _open: Callable[[], AbstractAsyncContextManager[_File]] | None = None
-    md5: bytes | None = field(default=None, init=False)
+    _read_at: Callable[[int, int], Awaitable[bytes]] | None = None
+    md5: bytes | None = None
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body anew, exactly `size` bytes of it.
+        """A file's bytes anew, exactly `size` of them.
 
         Raises:
             BodyFault: The file has become shorter.
         """
-        if self._open is None:
-            for start in range(0, self.size, _CHUNK_BYTES):
-                yield (self.content or b"")[start : start + _CHUNK_BYTES]
-            return
+        assert self._open is not None
         digest = hashlib.md5(usedforsecurity=False)
         self.md5 = None
         left = self.size
@@ -86,14 +89,41 @@ class KnownBody:
             while left:
                 chunk = await anyio.to_thread.run_sync(step, file)
                 if not chunk:
-                    raise BodyFault(
-                        f"The file ended {left} bytes early: it was changed while it was read. Put it again.",
-                        is_retryable=False,
-                    )
+                    raise _shorter(left)
                 left -= len(chunk)
                 if not left:  # before the last chunk: nobody need ask for one more
                     self.md5 = digest.digest()
                 yield chunk
+
+    async def digest(self) -> bytes:
+        """The MD5; the file is read anew where it is not known."""
+        if self.md5 is not None:
+            return self.md5
+        async with aclosing(self.chunks()) as chunks:
+            async for _chunk in chunks:
+                pass
+        assert self.md5 is not None
+        return self.md5
+
+    async def read_at(self, offset: int, size: int) -> Content:
+        """``size`` bytes from ``offset`` on; several calls may be under way at once.
+
+        Raises:
+            BodyFault: The file has become shorter.
+        """
+        if self._read_at is None:
+            return memoryview(self.content or b"")[offset : offset + size]
+        content = await self._read_at(offset, size)
+        if len(content) < size:
+            raise _shorter(size - len(content))
+        return content
+
+
+def _shorter(missing: int) -> BodyFault:
+    return BodyFault(
+        f"The file ended {missing} bytes early: it was changed while it was read. Put it again.",
+        is_retryable=False,
+    )
 
 
 async def known_body(body: PutBody) -> KnownBody | None:
@@ -130,8 +160,18 @@ async def _from_path(path: str) -> KnownBody:
         async with await anyio.open_file(path, "rb") as file:
             yield file.wrapped
 
+    async def read_at(offset: int, count: int) -> bytes:
+        def read() -> bytes:
+            with open(path, "rb") as file:  # noqa: PTH123 - as above
+                file.seek(offset)
+                return file.read(count)
+
+        return await anyio.to_thread.run_sync(read)
+
     size, content = await anyio.to_thread.run_sync(look)
-    return KnownBody(size, None, opened) if content is None else KnownBody(len(content), content)
+    if content is not None:
+        return KnownBody(len(content), content)
+    return KnownBody(size, None, opened, read_at)
 
 
 def _from_file(file: _SeekableFile) -> KnownBody | None:
@@ -141,41 +181,87 @@ def _from_file(file: _SeekableFile) -> KnownBody | None:
     size = max(0, file.seek(0, os.SEEK_END) - start)
     file.seek(start)
     if size <= _SMALL_BYTES:
-        content = bytearray()
-        # One read may give less than it was asked for, long before the end.
-        while chunk := _checked(file.read(size - len(content))):
-            content += chunk
-        return KnownBody(len(content), bytes(content))
+        content = _read_up_to(file, size)
+        return KnownBody(len(content), content)
 
     @asynccontextmanager
     async def rewound() -> AsyncGenerator[_File, None]:
         await anyio.to_thread.run_sync(file.seek, start)
         yield file
 
-    return KnownBody(size, None, rewound)
+    turn = anyio.Lock()  # a file has one position
+
+    async def read_at(offset: int, count: int) -> bytes:
+        def read() -> bytes:
+            file.seek(start + offset)
+            return _read_up_to(file, count)
+
+        async with turn:
+            return await anyio.to_thread.run_sync(read)
+
+    return KnownBody(size, None, rewound, read_at)
 
 
-async def pieces(body: PutBody | KnownBody, size: int) -> AsyncGenerator[bytes, None]:
-    """The body in pieces of exactly ``size`` bytes, the last one shorter; one empty piece for none."""
-    buffer = bytearray()
+def _read_up_to(file: _File, size: int) -> bytes:
+    """As much as there is of ``size`` bytes: one read may give less than it was asked for, long before the end."""
+    first = _checked(file.read(size))
+    if len(first) >= size or not first:
+        return bytes(first)
+    content = bytearray(first)
+    while chunk := _checked(file.read(size - len(content))):
+        content += chunk
+    return bytes(content)
+
+
+@define
+class _Piece:
+    """A piece that is being filled; no byte is copied twice."""
+
+    size: int
+    filled: int = 0
+    content: bytearray = field(factory=bytearray)
+
+    def take(self, data: memoryview) -> memoryview:
+        """Take what there is room for; gives the rest."""
+        fitting, rest = data[: self.size - self.filled], data[self.size - self.filled :]
+        end = self.filled + len(fitting)
+        if end <= _CHUNK_BYTES:
+            self.content += fitting
+        else:
+            if len(self.content) < self.size:
+                # All its room at once: a bytearray that grows takes an eighth too much.
+                whole = bytearray(self.size)
+                whole[: self.filled] = self.content
+                self.content = whole
+            self.content[self.filled : end] = fitting
+        self.filled = end
+        return rest
+
+
+async def pieces(body: PutBody, size: int) -> AsyncGenerator[bytearray, None]:
+    """The body in pieces of exactly ``size`` bytes, the last one shorter; one empty piece for none.
+
+    It holds one piece at a time, and what it has given belongs to who took it.
+    """
+    piece = _Piece(size)
     is_empty = True
     async with aclosing(_chunks(body)) as chunks:
         async for chunk in chunks:
-            buffer += _checked(chunk)
-            while len(buffer) >= size:
-                is_empty = False
-                yield bytes(memoryview(buffer)[:size])
-                del buffer[:size]
-    if buffer or is_empty:
-        yield bytes(buffer)
+            rest = memoryview(_checked(chunk)).cast("B")
+            while rest:
+                rest = piece.take(rest)
+                if piece.filled == size:
+                    is_empty = False
+                    content, piece = piece.content, _Piece(size)
+                    yield content
+                    del content  # or it would stay until the next one is full
+    if piece.filled or is_empty:
+        del piece.content[piece.filled :]
+        yield piece.content
 
 
-async def _chunks(body: PutBody | KnownBody) -> AsyncGenerator[bytes, None]:
-    if isinstance(body, KnownBody):
-        async with aclosing(body.chunks()) as chunks:
-            async for chunk in chunks:
-                yield chunk
-    elif isinstance(body, AsyncIterable):
+async def _chunks(body: PutBody) -> AsyncGenerator[bytes, None]:
+    if isinstance(body, AsyncIterable):
         given: AsyncIterator[bytes] = aiter(body)
         try:
             async for chunk in given:
@@ -207,8 +293,20 @@ def _checked(chunk: bytes) -> bytes:
     return chunk
 
 
-async def md5_of(content: bytes) -> bytes:
-    """The MD5, in a thread where it would hold up the loop."""
-    if len(content) <= _SMALL_BYTES:
-        return hashlib.md5(content, usedforsecurity=False).digest()
-    return await anyio.to_thread.run_sync(lambda: hashlib.md5(content, usedforsecurity=False).digest())
+async def chunks_of(content: Content) -> AsyncGenerator[bytes, None]:
+    """Bytes in memory as a body: copied a chunk at a time."""
+    view = memoryview(content)
+    for start in range(0, len(view), _CHUNK_BYTES):
+        yield bytes(view[start : start + _CHUNK_BYTES])
+
+
+async def off_loop(size: int, work: Callable[[], T]) -> T:
+    """Do what goes over ``size`` bytes in memory, in a thread where it would hold up the loop."""
+    if size <= _SMALL_BYTES:
+        return work()
+    return await anyio.to_thread.run_sync(work)
+
+
+async def md5_of(content: Content) -> bytes:
+    """The MD5."""
+    return await off_loop(len(content), lambda: hashlib.md5(content, usedforsecurity=False).digest())

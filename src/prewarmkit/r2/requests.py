@@ -19,13 +19,15 @@ from prewarmkit.errors import ConfigurationError
 from prewarmkit.r2.headers import ByteRange, conditions, md5_header, range_header
 from prewarmkit.r2.naming import UNRESERVED, encode_key
 
-__all__ = ["Body", "Bucket", "Draft"]
+__all__ = ["Body", "Bucket", "Draft", "carries_in_xml"]
 
 Body = bytes | Callable[[], AsyncIterable[bytes]] | None
 """What can be sent again: bytes, or something that makes the body anew."""
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _XMLNS = "http://s3.amazonaws.com/doc/2006-03-01/"
+_MAX_KEYS = 1000  # of a page of parts
+_UNSAFE_IN_XML = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]|\A\s|\s\Z")
 _LOCAL_REGIONS = frozenset({"", "auto", "us-east-1"})
 
 
@@ -175,19 +177,41 @@ class Bucket:
             "CreateMultipartUpload", "POST", url, self.name, key, signed=headers, body=b"", content_length=0
         )
 
-    def upload_part(self, key: str, upload_id: str, number: int, part: bytes, md5: bytes) -> Draft:
-        """UploadPart."""
+    def upload_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        part: bytes | bytearray | memoryview,
+        chunks: Callable[[], AsyncIterable[bytes]],
+        md5: bytes,
+    ) -> Draft:
+        """UploadPart.
+
+        Args:
+            key: The object's.
+            upload_id: The upload's.
+            number: From 1.
+            part: Its bytes, for hashing.
+            chunks: Makes the same bytes as a body, so that no transport copies a whole part.
+            md5: Of the part.
+        """
         return Draft(
             "UploadPart",
             "PUT",
-            self.url(key, [("partNumber", str(number)), ("uploadId", upload_id)]),
+            self._part_url(key, upload_id, number),
             self.name,
             key,
             signed=md5_header(md5),
-            body=part,
+            body=chunks,
             content_length=len(part),
-            payload_hash=self._hash_of(part),
+            payload_hash=None if self.is_secure else hashlib.sha256(part).hexdigest(),
         )
+
+    def list_parts(self, key: str, upload_id: str, *, after: int = 0) -> Draft:
+        """ListParts, those with a number over ``after``."""
+        query = [("max-parts", str(_MAX_KEYS)), ("part-number-marker", str(after)), ("uploadId", upload_id)]
+        return Draft("ListParts", "GET", self.url(key, query), self.name, key)
 
     def complete_upload(
         self,
@@ -204,7 +228,7 @@ class Bucket:
             part = ET.SubElement(root, "Part")
             ET.SubElement(part, "PartNumber").text = str(number)
             ET.SubElement(part, "ETag").text = f'"{etag}"'
-        body: bytes = ET.tostring(root, encoding="utf-8")
+        body = _xml(root)
         return Draft(
             "CompleteMultipartUpload",
             "POST",
@@ -224,6 +248,71 @@ class Bucket:
             "AbortMultipartUpload", "DELETE", self.url(key, [("uploadId", upload_id)]), self.name, key
         )
 
+    def delete_objects(self, keys: Iterable[str]) -> Draft:
+        """DeleteObjects: at most 1,000 keys, each of which XML can carry; see `carries_in_xml`."""
+        root = ET.Element("Delete", {"xmlns": _XMLNS})
+        for key in keys:
+            ET.SubElement(ET.SubElement(root, "Object"), "Key").text = key
+        body = _xml(root)
+        md5 = hashlib.md5(body, usedforsecurity=False).digest()  # S3 insists on it
+        return Draft(
+            "DeleteObjects",
+            "POST",
+            self.own_url([("delete", "")]),
+            self.name,
+            signed=(("content-type", "application/xml"), *md5_header(md5)),
+            body=body,
+            content_length=len(body),
+            payload_hash=self._hash_of(body),
+        )
+
+    # ── copying ──────────────────────────────────────────────────────────────
+
+    def source(self, key: str) -> str:
+        """An object's name as the source of a copy."""
+        return f"{self.name}/{encode_key(key)}"
+
+    def copy(
+        self,
+        key: str,
+        source: str,
+        *,
+        source_if_match: str | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> Draft:
+        """CopyObject, metadata included; conditions on the destination are R2's own."""
+        headers = [("x-amz-copy-source", source)]
+        headers += [(f"x-amz-copy-source-{name}", tag) for name, tag in conditions(source_if_match, None)]
+        own = [(f"cf-copy-destination-{name}", tag) for name, tag in conditions(if_match, if_none_match)]
+        return Draft(
+            "CopyObject",
+            "PUT",
+            self.url(key),
+            self.name,
+            key,
+            signed=tuple(headers),
+            unsigned=tuple(own),
+            body=b"",
+            content_length=0,
+            payload_hash=self._hash_of(b""),
+        )
+
+    def copy_part(self, key: str, upload_id: str, number: int, source: str, byte_range: ByteRange) -> Draft:
+        """UploadPartCopy, which on R2 knows no conditions."""
+        headers = (("x-amz-copy-source", source), ("x-amz-copy-source-range", range_header(byte_range)))
+        return Draft(
+            "UploadPartCopy",
+            "PUT",
+            self._part_url(key, upload_id, number),
+            self.name,
+            key,
+            signed=headers,
+            body=b"",
+            content_length=0,
+            payload_hash=self._hash_of(b""),
+        )
+
     # ── the bucket itself ────────────────────────────────────────────────────
 
     def create(self, region: str) -> Draft:
@@ -232,7 +321,7 @@ class Bucket:
         if region not in _LOCAL_REGIONS:
             root = ET.Element("CreateBucketConfiguration", {"xmlns": _XMLNS})
             ET.SubElement(root, "LocationConstraint").text = region
-            body = ET.tostring(root, encoding="utf-8")
+            body = _xml(root)
         return Draft(
             "CreateBucket",
             "PUT",
@@ -247,8 +336,24 @@ class Bucket:
         """HeadBucket."""
         return Draft("HeadBucket", "HEAD", self.own_url(), self.name)
 
+    def _part_url(self, key: str, upload_id: str, number: int) -> str:
+        return self.url(key, [("partNumber", str(number)), ("uploadId", upload_id)])
+
     def _hash_of(self, body: Body) -> str | None:
         """Without TLS nothing but the signature protects a body; with it, hashing twice is waste."""
         if self.is_secure or not isinstance(body, bytes):
             return None
         return hashlib.sha256(body).hexdigest()
+
+
+def carries_in_xml(key: str) -> bool:
+    """Whether XML brings a key over as it is.
+
+    Control characters it cannot hold, or holds changed; and not every parser leaves blanks at the ends alone.
+    """
+    return not _UNSAFE_IN_XML.search(key)
+
+
+def _xml(root: ET.Element) -> bytes:
+    document: bytes = ET.tostring(root, encoding="utf-8")
+    return document

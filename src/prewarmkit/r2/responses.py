@@ -22,12 +22,19 @@ from prewarmkit.media import ObjectInfo
 
 __all__ = [
     "CommonPrefix",
+    "DeleteAnswer",
+    "DeleteFault",
+    "ListedPart",
     "Page",
+    "PartsPage",
     "parse_completed",
     "parse_content_range",
+    "parse_copied",
+    "parse_deleted",
     "parse_fields",
     "parse_info",
     "parse_page",
+    "parse_parts",
     "parse_upload_id",
     "plain_etag",
     "plain_md5",
@@ -62,6 +69,56 @@ class Page:
 
     entries: Sequence[ObjectInfo | CommonPrefix]
     next_token: str | None
+
+
+@frozen
+class ListedPart:
+    """A part that stands.
+
+    Attributes:
+        number: From 1.
+        etag: Of the part.
+        size: Bytes.
+    """
+
+    number: int
+    etag: str
+    size: int
+
+
+@frozen
+class PartsPage:
+    """One page of an upload's parts.
+
+    Attributes:
+        parts: In the order of their numbers.
+        next_after: Asks for the next page; ``None``: this is the last.
+    """
+
+    parts: Sequence[ListedPart]
+    next_after: int | None
+
+
+@frozen
+class DeleteFault:
+    """A key that could not be deleted, and why, in the service's words."""
+
+    key: str
+    code: str
+    message: str
+
+
+@frozen
+class DeleteAnswer:
+    """What DeleteObjects says became of its keys.
+
+    Attributes:
+        deleted: Keys that are gone, also those that were not there.
+        faults: The others.
+    """
+
+    deleted: Sequence[str]
+    faults: Sequence[DeleteFault]
 
 
 # ── headers ──────────────────────────────────────────────────────────────────
@@ -245,6 +302,52 @@ def parse_completed(document: bytes) -> str | None:
     return plain_etag(_read(document, "CompleteMultipartUploadResult").get("ETag"))
 
 
+def parse_parts(document: bytes) -> PartsPage:
+    """A page of ListParts.
+
+    Raises:
+        BodyFault: It is not that, or a part lacks what every part has.
+    """
+    root = _read(document, "ListPartsResult")
+    parts: list[ListedPart] = []
+    for node in root.all("Part"):
+        number, size = node.get("PartNumber") or "", node.get("Size") or ""
+        etag = plain_etag(node.get("ETag"))
+        if not (number.isdecimal() and size.isdecimal() and etag):
+            raise _not_s3("A part of the upload lacks its number, size or ETag")
+        parts.append(ListedPart(int(number), etag, int(size)))
+    if root.get("IsTruncated") != "true":
+        return PartsPage(parts, None)
+    after = root.get("NextPartNumberMarker") or ""
+    if not after.isdecimal():
+        raise _not_s3("A page of the parts says that there are more, but not how to ask for them")
+    return PartsPage(parts, int(after))
+
+
+def parse_deleted(document: bytes) -> DeleteAnswer:
+    """The answer to DeleteObjects.
+
+    Raises:
+        BodyFault: It is not that.
+    """
+    root = _read(document, "DeleteResult")
+    faults = [
+        DeleteFault(node.get("Key") or "", (node.get("Code") or "").strip(), node.get("Message") or "")
+        for node in root.all("Error")
+    ]
+    return DeleteAnswer([node.get("Key") or "" for node in root.all("Deleted")], faults)
+
+
+def parse_copied(document: bytes) -> tuple[str | None, datetime | None]:
+    """ETag and time from the answer to CopyObject or UploadPartCopy.
+
+    Raises:
+        BodyFault: It is not that.
+    """
+    root = _read(document, "CopyObjectResult", "CopyPartResult")
+    return plain_etag(root.get("ETag")), _iso_date(root.get("LastModified"))
+
+
 def parse_page(document: bytes) -> Page:
     """A page of ListObjectsV2.
 
@@ -269,20 +372,23 @@ def parse_page(document: bytes) -> Page:
 
 
 def _listed(node: _Node, *, is_encoded: bool) -> ObjectInfo:
-    size, modified = node.get("Size"), node.get("LastModified")
+    size = node.get("Size")
     if size is None or not size.isdecimal():
         raise _not_s3("An entry of the listing has no Size")
-    try:
-        last_modified = None if modified is None else datetime.fromisoformat(modified)
-    except ValueError:
-        last_modified = None
     return ObjectInfo(
         key=_key(node.get("Key"), is_encoded=is_encoded),
         size=int(size),
         etag=plain_etag(node.get("ETag")),
-        last_modified=last_modified,
+        last_modified=_iso_date(node.get("LastModified")),
         storage_class=node.get("StorageClass"),
     )
+
+
+def _iso_date(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def _key(text: str | None, *, is_encoded: bool) -> str:
