@@ -311,7 +311,7 @@ def client(
     model: R2Model, *, attempts: int = 3, step: Callable[[], None] = lambda: None, **options: Any
 ) -> R2Client:
     if "account_id" not in options:
-        options["endpoint"] = "https://r2.example.com"
+        options.setdefault("endpoint", "https://r2.example.com")
     return R2Client(
         bucket="media",
         credentials=CREDENTIALS,

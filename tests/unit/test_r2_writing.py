@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import threading
 import tracemalloc
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
@@ -446,3 +448,27 @@ async def test_a_complete_that_fails_late_is_sent_again(tiny: None) -> None:
     async with client(model) as r2:
         await r2.put("k", bytes(50), part_size=10)
     assert (model.objects["k"].content, model.count("complete")) == (bytes(50), 2)
+
+
+async def test_a_large_body_is_hashed_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without TLS it is hashed twice before it goes out; neither holds up the loop."""
+    threads: list[tuple[str, int]] = []
+
+    def spy(name: str) -> Callable[..., Any]:
+        real = getattr(hashlib, name)
+
+        def hashing(data: bytes = b"", **options: Any) -> Any:
+            if len(data) > MIB:
+                threads.append((name, threading.get_ident()))
+            return real(data, **options)
+
+        return hashing
+
+    spies = SimpleNamespace(md5=spy("md5"), sha256=spy("sha256"))
+    for module in ("writer", "multipart", "requests"):
+        monkeypatch.setattr(f"prewarmkit.r2.{module}.hashlib", spies)
+    async with client(R2Model(), endpoint="http://localhost") as r2:
+        await r2.put("k", body := bytes(4 * MIB))
+        await r2.put("k", iter([body] * 2), part_size=5 * MIB)
+    assert sorted({name for name, _ in threads}) == ["md5", "sha256"]
+    assert threading.get_ident() not in {thread for _, thread in threads}

@@ -7,6 +7,7 @@ full parts. So at most ``concurrency + 1`` parts are in memory.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -16,7 +17,7 @@ from functools import partial
 from attrs import frozen
 
 from prewarmkit.errors import BodyFault, InvalidRequest, NotFound, PreconditionFailed
-from prewarmkit.r2.bodies import Content, KnownBody, PutBody, known_body, md5_of, pieces
+from prewarmkit.r2.bodies import Content, KnownBody, PutBody, known_body, md5_of, off_loop, pieces
 from prewarmkit.r2.multipart import MultipartUpload, check_part_size, composed_etag, part_size_for
 from prewarmkit.r2.parallel import parallel
 from prewarmkit.r2.requests import Bucket, Draft
@@ -89,7 +90,12 @@ class Writer:
     # ── in one request ───────────────────────────────────────────────────────
 
     async def _content(self, content: bytes) -> Written:
-        md5 = await md5_of(content)
+        md5, draft = await off_loop(len(content), partial(self._drafted, content))
+        return await self._in_one(draft, KnownBody(len(content), content, md5=md5))
+
+    def _drafted(self, content: bytes) -> tuple[bytes, Draft]:
+        """The request, which holds one hash of the body or two, and its MD5."""
+        md5 = hashlib.md5(content, usedforsecurity=False).digest()
         draft = self.bucket.put(
             self.key,
             content,
@@ -99,7 +105,7 @@ class Writer:
             if_none_match=self.if_none_match,
             md5=md5,
         )
-        return await self._in_one(draft, KnownBody(len(content), content, md5=md5))
+        return md5, draft
 
     async def _file(self, known: KnownBody) -> Written:
         draft = self.bucket.put(

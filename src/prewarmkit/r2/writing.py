@@ -1,23 +1,26 @@
-"""The operations of `R2Client` that write and delete objects: what is written is checked."""
+"""The operations of `R2Client` that write and delete objects: what is written is checked.
+
+What does the work is imported by the first call: most clients read, and a start should be short.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prewarmkit.errors import ConfigurationError, NotFound
 from prewarmkit.media import ObjectInfo
-from prewarmkit.r2.batches import DeleteResult, PutItems, PutResult, delete_all, put_all
-from prewarmkit.r2.bodies import PutBody
-from prewarmkit.r2.copying import Copier
 from prewarmkit.r2.headers import content_type_header, metadata_headers
-from prewarmkit.r2.multipart import check_part_size
 from prewarmkit.r2.naming import encode_key
 from prewarmkit.r2.operations import Operations
 from prewarmkit.r2.parallel import check_concurrency
 from prewarmkit.r2.requests import Bucket
-from prewarmkit.r2.tokens import UploadToken
-from prewarmkit.r2.writer import OnUpload, Writer
+
+if TYPE_CHECKING:
+    from prewarmkit.r2.batches import DeleteResult, PutItems, PutResult
+    from prewarmkit.r2.bodies import PutBody
+    from prewarmkit.r2.tokens import UploadToken
+    from prewarmkit.r2.writer import OnUpload
 
 __all__ = ["Writing"]
 
@@ -79,6 +82,9 @@ class Writing(Operations):
             ValueError: An argument that cannot be, or ``resume`` is for another object, part size, content
                 type or metadata.
         """
+        from prewarmkit.r2.multipart import check_part_size
+        from prewarmkit.r2.writer import Writer
+
         encode_key(key)
         check_concurrency(concurrency)
         headers = (*content_type_header(content_type), *metadata_headers(metadata or {}))
@@ -128,6 +134,8 @@ class Writing(Operations):
         Raises:
             Exception: Whatever ``items`` itself raises; items that were under way are then cancelled.
         """
+        from prewarmkit.r2.batches import put_all
+
         check_concurrency(concurrency)
         _ = self._link.sender  # a client that is not open is no item's failure
 
@@ -165,6 +173,8 @@ class Writing(Operations):
             keys: Any keys; those that XML cannot carry, with control characters, say, go one by one.
             concurrency: Requests under way at once.
         """
+        from prewarmkit.r2.batches import delete_all
+
         check_concurrency(concurrency)
         sender = self._link.sender
         return await delete_all(sender, self._bucket, self.delete, keys, concurrency=concurrency)
@@ -203,6 +213,8 @@ class Writing(Operations):
             BodyFault: The source was changed while it was copied in parts; nothing was copied.
             ConfigurationError: A condition on the destination, for a service that would ignore it.
         """
+        from prewarmkit.r2.copying import Copier
+
         encode_key(dst)
         check_concurrency(concurrency)
         is_r2 = self._bucket.base.endswith(_R2_HOST)
