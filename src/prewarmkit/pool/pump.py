@@ -209,28 +209,38 @@ class Pump:
         return min(waits)
 
     def _dispatch(self, group: TaskGroup) -> None:
-        while self._busy < self.concurrency and len(self.ring) and not (self.is_paused or self.is_stopping):
-            lease, taken_at = self.ring.dequeue_nowait()
-            if self.core.book.resting(lease.id.target) is not None:
-                self.settle(Verdict(Released(lease), "deferred"), 0.0)
-                continue
+        """Start workers for what is leased and not begun."""
+        while (place := self._next()) is not None:
             self._busy += 1
-            group.start_soon(self._work, group, lease, taken_at)
+            group.start_soon(self._work, place)
+
+    def _next(self) -> tuple[Lease, float] | None:
+        """What one more worker may begin now."""
+        while self._busy < self.concurrency and len(self.ring) and not (self.is_paused or self.is_stopping):
+            place = self.ring.dequeue_nowait()
+            lease, _ = place
+            if self.core.book.resting(lease.id.target) is None:
+                return place
+            self.settle(Verdict(Released(lease), "deferred"), 0.0)
+        return None
 
     def begin_all(self, group: TaskGroup) -> None:
         """Start a worker for everything that is leased, however many that takes."""
-        for lease, taken_at in self.ring.dequeue_batch(self.ring.maxsize):
+        for place in self.ring.dequeue_batch(self.ring.maxsize):
             self._busy += 1
-            group.start_soon(self._work, group, lease, taken_at)
+            group.start_soon(self._work, place)
 
-    async def _work(self, group: TaskGroup, lease: Lease, taken_at: float) -> None:
-        try:
-            verdict, seconds = await self.attempts.run(lease, taken_at)
-        finally:
-            self._busy -= 1
-        if verdict is not None:
-            self.settle(verdict, seconds)
-        self._dispatch(group)
+    async def _work(self, place: tuple[Lease, float] | None) -> None:
+        """Make attempts as long as there is something to begin: a task for each would cost as much as the rest."""
+        while place is not None:
+            try:
+                verdict, seconds = await self.attempts.run(*place)
+            finally:
+                self._busy -= 1
+            if verdict is not None:
+                self.settle(verdict, seconds)
+            place = self._next()
+            self._busy += place is not None
 
     async def _sit_out(self, error: StoreError) -> None:
         """The store is in trouble: keep what we know, tell, wait, try again."""
