@@ -170,8 +170,10 @@ def _checked(warmed: object) -> Warmed | Exception:
     try:
         if expires is not None:
             moment(expires.timestamp())  # the very last ones do not come back as they went in
-        facts = json.dumps([texts, dict(warmed.details)], ensure_ascii=False, allow_nan=False)
-        facts.encode()
+        for text in texts:
+            text.encode()
+        if warmed.details:
+            json.dumps(dict(warmed.details), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, OverflowError, OSError) as error:
         return TypeError(f"Warmed must hold JSON values and a date that can be kept: {error}")
     return warmed
