@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 import ssl
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
+import httpx2
 import pytest
 from anyio.streams.tls import TLSStream
 
 from prewarmkit.errors import ConfigurationError, TransportError
 from prewarmkit.testing.contracts.transport import TransportContract
 from prewarmkit.testing.wire import Wire, serve
-from prewarmkit.transports import DirectTransport, HttpxTransport, Request, Transport
+from prewarmkit.transports import DirectTransport, FastTransport, HttpxTransport, Request, Transport
 
 pytestmark = pytest.mark.anyio
 
@@ -40,25 +43,93 @@ class TestDirectTransport(TransportContract):
     def transport(self) -> AbstractAsyncContextManager[Transport]:
         return DirectTransport(max_connections=8, stall_timeout=3)
 
+    def impatient_transport(self, stall_seconds: float) -> AbstractAsyncContextManager[Transport]:
+        return DirectTransport(stall_timeout=stall_seconds)
 
-class TestHttpxClient(TransportContract):
+    def busy(self, transport: Transport) -> int:
+        assert isinstance(transport, DirectTransport)
+        return transport.statistics().busy
+
+
+class TestFastTransport(TransportContract):
+    @pytest.fixture
+    def anyio_backend(self) -> tuple[str, dict[str, bool]]:
+        return "asyncio", {"use_uvloop": False}  # under trio there is none
+
+    def transport(self) -> AbstractAsyncContextManager[Transport]:
+        return FastTransport(max_connections=8, stall_timeout=3)
+
+    def impatient_transport(self, stall_seconds: float) -> AbstractAsyncContextManager[Transport]:
+        return FastTransport(stall_timeout=stall_seconds)
+
+    def busy(self, transport: Transport) -> int:
+        assert isinstance(transport, FastTransport)
+        return transport.statistics().busy
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uvloop is not for Windows")
+class TestFastTransportOnUvloop(TestFastTransport):
+    @pytest.fixture
+    def anyio_backend(self) -> tuple[str, dict[str, bool]]:
+        return "asyncio", {"use_uvloop": True}
+
+
+class HttpxContract(TransportContract):
     reads_early_answers = False  # httpx only reads once it has written: a reset hides the answer
+    drops_unasked_bytes = False  # httpcore takes what follows an answer for the next one
+    httpx: Any = None
 
+
+class ClientContract(HttpxContract):
+    @asynccontextmanager
+    async def _client(self, seconds: float) -> AsyncGenerator[Transport, None]:
+        async with self.httpx.AsyncClient(
+            follow_redirects=True,
+            auth=("no", "no"),
+            headers={"X-Default": "no"},
+            timeout=self.httpx.Timeout(seconds, pool=30),
+            limits=self.httpx.Limits(max_connections=8),
+            cookies={"no": "no"},
+        ) as client:
+            yield HttpxTransport(client)
+            assert dict(client.cookies) == {"no": "no"}
+
+    def transport(self) -> AbstractAsyncContextManager[Transport]:
+        return self._client(3)
+
+    def impatient_transport(self, stall_seconds: float) -> AbstractAsyncContextManager[Transport]:
+        return self._client(stall_seconds)
+
+
+class WireContract(HttpxContract):
     @asynccontextmanager
     async def transport(self) -> AsyncGenerator[Transport, None]:
-        async with httpx.AsyncClient(
-            follow_redirects=True, auth=("no", "no"), headers={"X-Default": "no"}, timeout=3
-        ) as client:
+        async with (
+            self.httpx.AsyncHTTPTransport(limits=self.httpx.Limits(max_connections=8)) as wire,
+            HttpxTransport(wire) as transport,
+        ):
+            yield transport
+
+    @asynccontextmanager
+    async def impatient_transport(self, stall_seconds: float) -> AsyncGenerator[Transport, None]:
+        async with self.httpx.AsyncClient(timeout=stall_seconds) as client:  # a bare transport's is fixed
             yield HttpxTransport(client)
 
 
-class TestHttpxTransportOfAHost(TransportContract):
-    reads_early_answers = False  # as above
+class TestHttpxClient(ClientContract):
+    httpx = httpx
 
-    @asynccontextmanager
-    async def transport(self) -> AsyncGenerator[Transport, None]:
-        async with httpx.AsyncHTTPTransport() as wire, HttpxTransport(wire) as transport:
-            yield transport
+
+class TestHttpxTransportOfAHost(WireContract):
+    httpx = httpx
+
+
+class TestHttpx2Client(ClientContract):
+    httpx = httpx2
+
+
+class TestHttpx2TransportOfAHost(WireContract):
+    httpx = httpx2
 
 
 async def ok(wire: Wire) -> None:
@@ -351,6 +422,32 @@ async def test_tls_that_breaks_after_its_handshake_is_a_transport_error(
         if transport is direct:  # httpx over trio has lost the reason
             assert "TLS: WRONG_VERSION_NUMBER" in str(caught.value)
         assert direct.statistics().busy == direct.statistics().idle == 0
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+async def test_direct_ends_a_body_without_a_length_only_where_tls_says_so(
+    says_so: bool, tls_server_context: ssl.SSLContext, tls_client_context: ssl.SSLContext
+) -> None:
+    """Anybody on the way can end a connection, but only the server can write that nothing follows."""
+
+    async def handler(wire: Wire) -> None:
+        await wire.head()
+        await wire.stream.send(b"HTTP/1.1 200 OK\r\n\r\nwhole?")
+        assert isinstance(wire.stream, TLSStream)
+        if says_so:
+            await wire.stream.unwrap()
+        await wire.stream.transport_stream.aclose()
+
+    async with (
+        serve(handler, ssl_context=tls_server_context) as server,
+        DirectTransport(ssl_context=tls_client_context) as transport,
+    ):
+        if says_so:
+            assert await read(transport, Request("GET", server.url)) == b"whole?"
+        else:
+            with pytest.raises(TransportError, match="broke inside a body"):
+                await read(transport, Request("GET", server.url))
+        assert transport.statistics().busy == 0
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from prewarmkit.transports.base import Response as Response
     from prewarmkit.transports.base import Transport as Transport
     from prewarmkit.transports.direct import DirectTransport as DirectTransport
+    from prewarmkit.transports.fast import FastTransport as FastTransport
     from prewarmkit.transports.httpx import HttpxTransport as HttpxTransport
 
 __all__ = [
     "DirectTransport",
+    "FastTransport",
     "HttpxTransport",
     "Request",
     "Response",
@@ -35,6 +37,10 @@ _DEFINED_IN = {
     **dict.fromkeys(
         ("DirectTransport",),
         "prewarmkit.transports.direct",
+    ),
+    **dict.fromkeys(
+        ("FastTransport",),
+        "prewarmkit.transports.fast",
     ),
     **dict.fromkeys(
         ("HttpxTransport",),

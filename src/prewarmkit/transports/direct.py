@@ -79,6 +79,13 @@ class _Connection:
     def has_received(self) -> bool:
         return self.backend.stream is not None and self.backend.stream.has_read
 
+    @property
+    def holds_unasked_bytes(self) -> bool:
+        # What followed an answer stays in httpcore's parser, which would begin the next answer with it. Only
+        # a look inside tells; the transports' contract tells when the inside has changed.
+        state = getattr(getattr(self.http, "_connection", None), "_h11_state", None)
+        return state is not None and bool(state.trailing_data[0])
+
 
 class DirectTransport:
     """Sends requests over httpcore's connections, on asyncio and trio.
@@ -266,7 +273,7 @@ class DirectTransport:
     async def _release(self, connection: _Connection | None, body: IncomingBody | None) -> None:
         doomed = connection
         if connection is not None and self._is_open and connection.http.is_available():
-            doomed = self._push(connection)
+            doomed = connection if connection.holds_unasked_bytes else self._push(connection)
         self._busy -= 1
         if doomed is not None:
             await self._close(doomed)

@@ -8,13 +8,15 @@ so that a signed request arrives as it was signed. The only module beside
 
 from __future__ import annotations
 
+import copy
 import functools
 import ssl
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeGuard
+from typing import Any, Protocol, Self, TypeGuard, cast
 
 import anyio
 
@@ -26,6 +28,8 @@ __all__ = ["HttpxTransport"]
 
 _FAMILIES = ("httpx", "httpx2")
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError")
+_DIED = ("ReadError", "RemoteProtocolError")
+_NO_COOKIES = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 _SECONDS = {"connect": 10.0, "read": 30.0, "write": 30.0, "pool": 30.0}
 
 
@@ -78,7 +82,8 @@ class HttpxTransport:
                 ...
 
     A client's timeouts hold; a bare transport gets 10 s to connect and 30 s for any single wait.
-    Entering does nothing and is not needed; leaving closes nothing.
+    Entering does nothing and is not needed; leaving closes nothing. A kept connection that turns out to be
+    dead is made up for as `DirectTransport` does; cookies of answers do not get into the client's jar.
 
     httpx logs the URL of every request at INFO, and a URL may hold a secret: a bot's token, a signature. The
     URL of these requests therefore says only its origin in ``str`` and ``repr``, to a host's event hooks
@@ -104,8 +109,8 @@ class HttpxTransport:
                 "client_or_transport must be an asynchronous httpx client or transport, not "
                 f"{type(client_or_transport).__name__}."
             )
-        names = [getattr(self._httpx, name) for name in _NOT_SENT]
-        self._not_sent: tuple[type[Exception], ...] = tuple(names)
+        self._not_sent: tuple[type[Exception], ...] = tuple(getattr(self._httpx, name) for name in _NOT_SENT)
+        self._died: tuple[type[Exception], ...] = tuple(getattr(self._httpx, name) for name in _DIED)
         self._faults: tuple[type[Exception], ...] = (
             self._httpx.TransportError,
             self._httpx.StreamError,
@@ -141,9 +146,7 @@ class HttpxTransport:
         is_answered = False
         with anyio.move_on_after(deadline_seconds) as deadline:
             async with AsyncExitStack() as stack:
-                outgoing = CountedBody(prepared)
-                stack.push_async_callback(_shielded, outgoing.aclose)
-                answer = await self._answer(url, prepared, outgoing)
+                answer = await self._answer(url, prepared, stack)
                 is_answered = True
                 body = _RawBody(answer, self._faults, str(prepared.origin))
                 stack.push_async_callback(_shielded, body.finish)
@@ -159,9 +162,27 @@ class HttpxTransport:
                 f"{deadline_seconds:g} s: allow more, or look at the network."
             )
 
-    async def _answer(self, url: str, prepared: Prepared, outgoing: CountedBody) -> _Answer:
+    async def _answer(self, url: str, prepared: Prepared, stack: AsyncExitStack) -> _Answer:
+        """Send, and read the answer's head; once more if the connection had died idle."""
+        may_go_again = prepared.is_replayable
+        while True:
+            outgoing = _outgoing_class(self._httpx)(prepared)
+            stack.push_async_callback(_shielded, outgoing.aclose)
+            trail = _Trail()
+            try:
+                return await self._attempt(url, prepared, outgoing, trail)
+            except self._faults as error:
+                if not (may_go_again and trail.is_on_a_kept_connection and isinstance(error, self._died)):
+                    raise TransportError(
+                        f"{prepared.method} to {prepared.origin} got no answer ({type(error).__name__}: {error}): "
+                        "check the address, the network and the client's timeouts.",
+                        request_sent=not isinstance(error, self._not_sent),
+                    ) from None
+            may_go_again = False
+
+    async def _attempt(self, url: str, prepared: Prepared, outgoing: CountedBody, trail: _Trail) -> _Answer:
         # The URL's path is sent by the extension: httpx would remove dot segments from a key.
-        extensions: dict[str, Any] = {"target": prepared.target.encode("ascii")}
+        extensions: dict[str, Any] = {"target": prepared.target.encode("ascii"), "trace": trail.note}
         if self._client is None:
             extensions["timeout"] = dict(_SECONDS)
         quiet_url = _quiet_url_class(self._httpx)(url)
@@ -169,21 +190,32 @@ class HttpxTransport:
             prepared.method,
             quiet_url,
             headers=prepared.headers,
-            content=None if prepared.body is None else outgoing,
+            stream=None if prepared.body is None else outgoing,
             extensions=extensions,
         )
         request.url = quiet_url  # the request has made a plain one of it
-        try:
-            if self._client is not None:
-                return await self._client.send(request, stream=True, auth=None, follow_redirects=False)
-            assert self._wire is not None
-            return await self._wire.handle_async_request(request)
-        except self._faults as error:
-            raise TransportError(
-                f"{prepared.method} to {prepared.origin} got no answer ({type(error).__name__}: {error}): "
-                "check the address, the network and the client's timeouts.",
-                request_sent=not isinstance(error, self._not_sent),
-            ) from None
+        if self._client is not None:
+            client = _without_cookies(self._client)
+            return await client.send(request, stream=True, auth=None, follow_redirects=False)
+        assert self._wire is not None
+        return await self._wire.handle_async_request(request)
+
+
+class _Trail:
+    """What httpcore tells of an attempt; a host's mock tells nothing."""
+
+    def __init__(self) -> None:
+        self._has_connected = self._has_sent = False
+
+    @property
+    def is_on_a_kept_connection(self) -> bool:
+        return self._has_sent and not self._has_connected
+
+    async def note(self, event: str, _info: object) -> None:
+        if event.endswith((".connect_tcp.started", ".connect_unix_socket.started")):
+            self._has_connected = True
+        elif event.endswith(".send_request_headers.started"):
+            self._has_sent = True
 
 
 class _RawBody:
@@ -194,18 +226,21 @@ class _RawBody:
         self._faults = faults
         self._origin = origin
         self._chunks: AsyncIterator[bytes] | None = None
-        self._is_done = False
+        self._is_done = self._is_read = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._is_read:
+            raise RuntimeError("Two tasks read the same body: only one can.")
         if self._is_done:
             raise StopAsyncIteration
         if self._chunks is None:
             # A client's mock or caching transport may give an answer that was read already.
             was_read = self._answer.is_stream_consumed
             self._chunks = self._answer.aiter_bytes() if was_read else self._answer.aiter_raw()
+        self._is_read = True
         try:
             return await anext(self._chunks)
         except self._faults as error:
@@ -216,6 +251,8 @@ class _RawBody:
         except BaseException:  # its end, too
             self._is_done = True
             raise
+        finally:
+            self._is_read = False
 
     async def finish(self) -> None:
         """Close, then let httpx's nested generators run into the closed stream and end.
@@ -223,7 +260,7 @@ class _RawBody:
         Left suspended, the garbage collector would finish them, of which trio complains.
         """
         await self._answer.aclose()
-        if self._chunks is None:
+        if self._chunks is None or self._is_read:  # where another task still reads, that step is its own
             return
         while not self._is_done:
             try:
@@ -235,6 +272,22 @@ class _RawBody:
 async def _shielded(clean_up: Any) -> None:
     with anyio.CancelScope(shield=True):
         await clean_up()
+
+
+def _without_cookies(client: Any) -> _Client:
+    """The same client for one request, that keeps no cookie: all but its jar is shared.
+
+    A new one each time, for the host may set anything on its own at any time.
+    """
+    twin = copy.copy(client)
+    twin.cookies = _NO_COOKIES
+    return cast("_Client", twin)
+
+
+@functools.cache
+def _outgoing_class(httpx: Any) -> Any:
+    """A body that httpx takes as it is: left half-way, a generator around it would be the collector's."""
+    return type("Outgoing", (CountedBody, httpx.AsyncByteStream), {})
 
 
 @functools.cache

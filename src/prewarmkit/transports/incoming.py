@@ -36,16 +36,21 @@ class IncomingBody:
         self._close = answer.aclose
         self._origin = origin
         self._chunks: AsyncIterator[bytes] | None = None
-        self._is_done = False
+        self._is_done = self._is_left = self._is_read = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._is_left:
+            raise RuntimeError("A body can be read inside the context of its `send` only.")
+        if self._is_read:
+            raise RuntimeError("Two tasks read the same body: only one can.")
         if self._is_done:
             raise StopAsyncIteration
         if self._chunks is None:
             self._chunks = aiter(self._stream)
+        self._is_read = True
         try:
             return await anext(self._chunks)
         except StopAsyncIteration:
@@ -64,6 +69,8 @@ class IncomingBody:
         except BaseException:
             self._is_done = True  # cancelled: httpcore has closed the connection
             raise
+        finally:
+            self._is_read = False
 
     async def exhaust(self) -> None:
         """Read to the end of a body that has no bytes."""
@@ -75,15 +82,15 @@ class IncomingBody:
 
         httpcore's generator wraps another one and does not close it. Closing the outer one would
         leave the inner to the garbage collector, of which trio complains. With the connection
-        closed both end by themselves at their next step, which waits for nothing.
+        closed both end by themselves at their next step, which waits for nothing. Where another
+        task still reads, that step is its own.
         """
-        if self._is_done:
-            return
         with anyio.CancelScope(shield=True):
-            if self._chunks is None:
+            if self._chunks is None and not self._is_done:
                 await self._close()
-            while not self._is_done and self._chunks is not None:
+            while not (self._is_done or self._is_read or self._chunks is None):
                 try:
                     await anext(self)
                 except (StopAsyncIteration, TransportError):
                     self._is_done = True
+        self._is_left = True

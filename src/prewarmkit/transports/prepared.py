@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 
 from attrs import field, frozen
 
@@ -156,34 +156,41 @@ def _body_length(request: Request) -> int | None:
     return length
 
 
+@functools.lru_cache(maxsize=256)
+def _name(name: str) -> tuple[bytes, str]:
+    """A header's name as it is sent, and in lower case."""
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"A header's name must be a word, not {name!r}.")
+    lowered = name.lower()
+    if lowered in {"transfer-encoding", "connection", "expect"}:
+        raise ValueError(f"The header {name!r} is the transport's own affair: leave it out.")
+    return name.encode("ascii"), lowered
+
+
 def _headers(
     pairs: tuple[tuple[str, str], ...], length: int | None
 ) -> tuple[list[tuple[bytes, bytes]], set[str]]:
     headers: list[tuple[bytes, bytes]] = []
     names: set[str] = set()
     for name, value in pairs:
-        lowered = name.lower()
-        if not _TOKEN.fullmatch(name):
-            raise ValueError(f"A header's name must be a word, not {name!r}.")
+        encoded, lowered = _name(name)
         if _CONTROL.search(value):
             raise ValueError(f"The header {name!r} must hold no line break or other control character.")
-        if lowered in {"transfer-encoding", "connection", "expect"}:
-            raise ValueError(f"The header {name!r} is the transport's own affair: leave it out.")
         if lowered == "content-length" and value != str(length or 0):
             raise ValueError(f"The header {name!r} contradicts the body's length.")
         try:
-            headers.append((name.encode("ascii"), value.strip(" \t").encode("latin-1")))
+            headers.append((encoded, value.strip(" \t").encode("latin-1")))
         except UnicodeEncodeError:
             raise ValueError(f"The header {name!r} must be Latin-1 text: encode the value.") from None
         names.add(lowered)
     return headers, names
 
 
-def chunks_of(body: bytes) -> list[bytes]:
-    """A large body in pieces, so that an early answer is noticed between them."""
+def chunks_of(body: bytes) -> Iterator[bytes]:
+    """A large body in pieces, so that an early answer is noticed between them; each is copied when it is its turn."""
     if len(body) <= _CHUNK_BYTES:
-        return [body] if body else []
-    return [body[start : start + _CHUNK_BYTES] for start in range(0, len(body), _CHUNK_BYTES)]
+        return iter((body,) if body else ())
+    return (body[start : start + _CHUNK_BYTES] for start in range(0, len(body), _CHUNK_BYTES))
 
 
 class CountedBody:
@@ -195,7 +202,7 @@ class CountedBody:
 
     def __init__(self, prepared: Prepared) -> None:
         body = prepared.body
-        self._pieces = iter(chunks_of(body)) if isinstance(body, bytes) else iter(())
+        self._pieces = chunks_of(body if isinstance(body, bytes) else b"")
         self._chunks: AsyncIterator[bytes] | None = (
             None if body is None or isinstance(body, bytes) else aiter(body)
         )

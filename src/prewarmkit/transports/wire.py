@@ -82,6 +82,8 @@ class WatchedStream(httpcore.AsyncNetworkStream):
         else:
             with _tls_faults(_TlsReadError):
                 data = await self._stream.read(max_bytes, timeout)
+                if not data:
+                    self._must_be_an_end()
         self.has_read = self.has_read or bool(data)
         return data
 
@@ -155,10 +157,18 @@ class WatchedStream(httpcore.AsyncNetworkStream):
             while not self._is_ended:
                 await self._take()
 
+    def _must_be_an_end(self) -> None:
+        """Raise `ssl.SSLError` where TLS was cut off: anybody on the way can do that, and anyio does not tell."""
+        tls: ssl.SSLObject | None = self._stream.get_extra_info("ssl_object")
+        if tls is not None:
+            tls.read(1)
+
     async def _take(self) -> None:
         try:
             with _tls_faults(_TlsReadError):
                 data = await self._stream.read(_READ_BYTES)
+                if not data:
+                    self._must_be_an_end()
         except _TlsReadError as error:
             self._broken, data = error, b""  # an alert says why: who reads on is told
         except httpcore.NetworkError:
