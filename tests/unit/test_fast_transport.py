@@ -24,8 +24,10 @@ import pytest
 
 from prewarmkit.errors import ConfigurationError, TransportError
 from prewarmkit.testing.wire import Wire, serve
-from prewarmkit.transports import FastTransport, Request, Transport, fast_connecting
-from prewarmkit.transports.fast_connection import FastConnection
+from prewarmkit.transports import FastTransport, Request, Transport
+from prewarmkit.transports.loop import connecting
+from prewarmkit.transports.loop.connection import LoopConnection
+from prewarmkit.transports.loop.llhttp import LlhttpAnswer
 from prewarmkit.transports.prepared import Origin
 
 pytestmark = pytest.mark.anyio
@@ -302,9 +304,9 @@ async def test_a_lost_connection_is_freed_without_the_garbage_collector(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its buffers are large, and a server that closes after each answer makes many."""
-    made: list[weakref.ref[FastConnection]] = []
+    made: list[weakref.ref[LoopConnection]] = []
 
-    class Seen(FastConnection):
+    class Seen(LoopConnection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             made.append(weakref.ref(self))
             super().connection_made(transport)
@@ -313,7 +315,7 @@ async def test_a_lost_connection_is_freed_without_the_garbage_collector(
         await wire.request()
         await wire.answer(200, [("Connection", "close")], b"ok")
 
-    monkeypatch.setattr(fast_connecting, "FastConnection", Seen)
+    monkeypatch.setattr(connecting, "LoopConnection", Seen)
     async with serve(handler) as server, FastTransport() as transport:
         gc.disable()
         try:
@@ -351,8 +353,8 @@ async def test_a_connection_that_was_closed_is_not_taken_for_a_quiet_one() -> No
     own, other = socket.socketpair()
     with own, other:
         own.setblocking(False)
-        connection = FastConnection(
-            Origin("http", "host", 80), own, stall_seconds=5, on_lost=lambda _connection: None
+        connection = LoopConnection(
+            Origin("http", "host", 80), own, LlhttpAnswer(), stall_seconds=5, on_lost=lambda _connection: None
         )
         assert connection.is_quiet()
         connection.abort()
@@ -383,13 +385,13 @@ async def test_small_pieces_are_not_delayed(monkeypatch: pytest.MonkeyPatch) -> 
     """Nagle's algorithm would hold the second write back until the first was acknowledged."""
     delayed: list[bool] = []
 
-    class Seen(FastConnection):
+    class Seen(LoopConnection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             own = transport.get_extra_info("socket")
             delayed.append(not own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             super().connection_made(transport)
 
-    monkeypatch.setattr(fast_connecting, "FastConnection", Seen)
+    monkeypatch.setattr(connecting, "LoopConnection", Seen)
     async with serve(echo) as server, FastTransport() as transport:
         await read(transport, Request("GET", server.url))
     assert delayed == [False]
@@ -588,18 +590,22 @@ class SlowlyTaken(asyncio.Transport):
         self.pauses.append(False)
 
 
-def scripted() -> tuple[FastConnection, SlowlyTaken]:
+def scripted() -> tuple[LoopConnection, SlowlyTaken]:
     """A connection in the hands of the test, which plays the event loop's part."""
     with socket.socket() as unused:
-        connection = FastConnection(
-            Origin("http", "host", 80), unused, stall_seconds=5, on_lost=lambda _connection: None
+        connection = LoopConnection(
+            Origin("http", "host", 80),
+            unused,
+            LlhttpAnswer(),
+            stall_seconds=5,
+            on_lost=lambda _connection: None,
         )
     transport = SlowlyTaken()
     connection.connection_made(transport)
     return connection, transport
 
 
-def receive(connection: FastConnection, data: bytes) -> None:
+def receive(connection: LoopConnection, data: bytes) -> None:
     """As the event loop does."""
     while data:
         view = connection.get_buffer(-1)
@@ -635,8 +641,12 @@ async def test_a_slow_reader_stops_and_starts_the_server_now_and_then() -> None:
 
 async def test_an_upload_that_moved_once_and_no_more_is_silent() -> None:
     with socket.socket() as unused:
-        connection = FastConnection(
-            Origin("http", "host", 80), unused, stall_seconds=0.1, on_lost=lambda _connection: None
+        connection = LoopConnection(
+            Origin("http", "host", 80),
+            unused,
+            LlhttpAnswer(),
+            stall_seconds=0.1,
+            on_lost=lambda _connection: None,
         )
     transport = SlowlyTaken()
     connection.connection_made(transport)
@@ -689,10 +699,10 @@ async def test_a_whole_answer_is_not_enough_to_use_a_connection_again(what: str)
 async def test_an_upload_that_is_taken_bit_by_bit_is_not_silent(is_taken: bool, is_encrypted: bool) -> None:
     """Over TLS the bytes soon lie in the transport below, and what the upper one holds stays as it is."""
     transport = SlowlyTaken()
-    lost: list[FastConnection] = []
+    lost: list[LoopConnection] = []
     with socket.socket() as unused:
-        connection = FastConnection(
-            Origin("http", "host", 80), unused, stall_seconds=0.1, on_lost=lost.append
+        connection = LoopConnection(
+            Origin("http", "host", 80), unused, LlhttpAnswer(), stall_seconds=0.1, on_lost=lost.append
         )
     connection.connection_made(transport)
     taker = transport

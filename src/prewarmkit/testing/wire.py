@@ -92,7 +92,10 @@ class Wire:
 
     async def request(self) -> RecordedRequest:
         """Read a whole request and record it."""
-        head = await self.head()
+        return await self.rest(await self.head())
+
+    async def rest(self, head: RecordedRequest) -> RecordedRequest:
+        """Read the body that belongs to a head, and record the whole request."""
         if head.header("transfer-encoding") is not None:
             raise ValueError("A request came with Transfer-Encoding; only Content-Length is understood here.")
         length = int(head.header("content-length") or 0)

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection of `FastTransport`: an asyncio protocol that carries one exchange at a time.
+"""One HTTP/1.1 connection: an asyncio protocol that carries one exchange at a time.
 
 Owns the request on its way out, the answer's way in, and how much of either may be under way.
 An answer is read whether or not the request is still being sent, so that an early refusal of an
@@ -18,11 +18,11 @@ from contextlib import suppress
 from typing import cast
 
 from prewarmkit.errors import TransportError
-from prewarmkit.transports.fast_answer import FastAnswer
-from prewarmkit.transports.fast_waiting import StallWatch
+from prewarmkit.transports.loop.answer import Answer
+from prewarmkit.transports.loop.waiting import StallWatch
 from prewarmkit.transports.prepared import Origin
 
-__all__ = ["FastConnection"]
+__all__ = ["LoopConnection"]
 
 _READ_BYTES = 128 * 1024
 # Of an answer that nobody reads yet: reading stops above the first and goes on below the second.
@@ -30,7 +30,7 @@ _HELD_BYTES = 256 * 1024
 _RESUME_BYTES = 64 * 1024
 
 
-class FastConnection(asyncio.BufferedProtocol):
+class LoopConnection(asyncio.BufferedProtocol):
     """A connection that carries one exchange after the other.
 
     Attributes:
@@ -46,12 +46,13 @@ class FastConnection(asyncio.BufferedProtocol):
         self,
         origin: Origin,
         own: socket.socket,
+        answer: Answer,
         *,
         stall_seconds: float,
-        on_lost: Callable[[FastConnection], None],
+        on_lost: Callable[[LoopConnection], None],
     ) -> None:
         self.origin = origin
-        self.answer = FastAnswer()
+        self.answer = answer
         self.idle_since = 0.0
         self.has_written = self.is_ended = self.was_closed_unread = False
         self._on_lost = on_lost

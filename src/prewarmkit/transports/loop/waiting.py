@@ -1,4 +1,4 @@
-"""How a `FastTransport` waits for a connection, and when it stops waiting.
+"""How a connection is waited for, and when it stops waiting.
 
 Owns one waiter and one timer, which is left running from one wait to the next: that is
 cheaper than to set it anew. Knows nothing of what is waited for.

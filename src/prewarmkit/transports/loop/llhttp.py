@@ -1,60 +1,27 @@
-"""An answer as it comes, for `FastTransport`: llhttp's parser and what it has said so far.
-
-Owns where an answer begins and where it ends (RFC 9112, section 6.3), how much of it may be
-no body, and whether anything came that nobody asked for. Pure: knows no socket, no loop and
-no waiting. The only module that imports httptools.
-"""
+"""An answer read by llhttp, the parser of Node.js, for `FastTransport`: the only module that imports httptools."""
 
 from __future__ import annotations
 
-import functools
-from collections import deque
-
 import httptools
 
-__all__ = ["FastAnswer"]
+from prewarmkit.transports.loop.answer import MAX_HEAD_BYTES, TOO_LARGE, Answer, lowered
 
-# Of a head, or of anything else that is no body (notes, trailers); httpcore has the same bound.
-_MAX_HEAD_BYTES = 100 * 1024
+__all__ = ["LlhttpAnswer"]
+
 _FIRST_FINAL_STATUS = 200
 _SWITCHING_PROTOCOLS = 101
 
 
-@functools.lru_cache(maxsize=512)
-def _lowered(name: bytes) -> str:
-    return name.decode("latin-1").lower()
-
-
-class FastAnswer:
-    """The answers that come on one connection, one after the other.
-
-    Attributes:
-        status: Once `is_answered`.
-        headers: Then, too: names in lower case.
-        held: Bytes of the body that nobody has taken yet.
-        is_begun: Whether a byte came since `begin`.
-        is_answered: Whether the head is there.
-        is_complete: Whether the body is, too; also before the first request.
-        is_overrun: Whether something came that belongs to no request.
-        keeps_alive: Whether the connection may carry another one, once `is_complete`.
-    """
+class LlhttpAnswer(Answer):
+    """See `Answer`. The parser calls back what it finds."""
 
     def __init__(self) -> None:
-        self.status = 0
-        self.headers: list[tuple[str, str]] = []
-        self.held = 0
-        self.is_begun = self.is_answered = self.is_overrun = self.keeps_alive = False
-        self.is_complete = True  # nobody has asked yet
-        self._chunks: deque[bytes] = deque()
-        self._headless_bytes = 0
+        super().__init__()
         self._is_head = False
         self._fault: str | None = None
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
-    def begin(self, *, is_head: bool) -> None:
-        """A request is about to go out; ``is_head``: its answer has no body."""
-        self.is_begun = self.is_answered = self.is_complete = False
-        self._headless_bytes = 0
+    def _begin(self, *, is_head: bool) -> None:
         self._is_head = is_head
 
     def feed(self, data: bytes | memoryview) -> str | None:
@@ -68,22 +35,9 @@ class FastAnswer:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if self._fault is None:
                 self._fault = f"sent what is not HTTP/1.1 ({error})."
-        if self._headless_bytes > _MAX_HEAD_BYTES:
-            self._fault = f"sent more than {_MAX_HEAD_BYTES} bytes of headers."
+        if self._headless_bytes > MAX_HEAD_BYTES:
+            self._fault = TOO_LARGE
         return self._fault
-
-    def take(self) -> bytes | None:
-        """The next bytes of the body, if there are any."""
-        if not self._chunks:
-            return None
-        chunk = self._chunks.popleft()
-        self.held -= len(chunk)
-        return chunk
-
-    def leave(self) -> None:
-        """Nobody wants the rest."""
-        self._chunks.clear()
-        self.held = 0
 
     def end(self) -> bool:
         """The server says that nothing more comes; whether that makes the answer whole."""
@@ -107,7 +61,7 @@ class FastAnswer:
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer."""
         if not self.is_answered:
-            self.headers.append((_lowered(name), value.decode("latin-1").strip(" \t")))
+            self.headers.append((lowered(name), value.decode("latin-1").strip(" \t")))
 
     def on_headers_complete(self) -> None:
         """The head is whole; after a note (1xx) another one comes."""
@@ -128,10 +82,8 @@ class FastAnswer:
         """Some bytes of a body."""
         if self.is_complete:
             self.is_overrun = True  # a body where none may be
-            return
-        self._headless_bytes = 0
-        self._chunks.append(body)
-        self.held += len(body)
+        else:
+            self._add(body)
 
     def on_message_complete(self) -> None:
         """The answer is whole, or a note was."""

@@ -1,6 +1,6 @@
-"""How a `FastTransport` opens a connection: a name's addresses, TCP, then TLS.
+"""How a connection is opened: a name's addresses, TCP, then TLS.
 
-Owns the way from an origin to a `FastConnection` that stands, and what goes wrong on it;
+Owns the way from an origin to a `LoopConnection` that stands, and what goes wrong on it;
 a connection that did not come to be leaves no socket behind. Knows nothing of HTTP.
 """
 
@@ -16,7 +16,8 @@ from typing import Any
 import anyio
 
 from prewarmkit.errors import TransportError
-from prewarmkit.transports.fast_connection import FastConnection
+from prewarmkit.transports.loop.answer import Answer
+from prewarmkit.transports.loop.connection import LoopConnection
 from prewarmkit.transports.prepared import Origin
 
 __all__ = ["connect"]
@@ -28,18 +29,20 @@ _Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 async def connect(
     origin: Origin,
     context: ssl.SSLContext | None,
+    answer: Answer,
     seconds: float,
     *,
     stall_seconds: float,
-    on_lost: Callable[[FastConnection], None],
-) -> FastConnection:
+    on_lost: Callable[[LoopConnection], None],
+) -> LoopConnection:
     """Open a connection.
 
     Args:
         origin: Where to.
         context: For https.
+        answer: What will read the answers.
         seconds: For TCP, and again for TLS.
-        stall_seconds: See `FastConnection`.
+        stall_seconds: See `LoopConnection`.
         on_lost: As above.
 
     Raises:
@@ -48,7 +51,7 @@ async def connect(
     try:
         async with asyncio.timeout(seconds):
             own = await _connected_socket(origin.host, origin.port)
-            connection = FastConnection(origin, own, stall_seconds=stall_seconds, on_lost=on_lost)
+            connection = LoopConnection(origin, own, answer, stall_seconds=stall_seconds, on_lost=on_lost)
             loop = asyncio.get_running_loop()
             transport, _ = await loop.create_connection(lambda: connection, sock=own)
         if context is not None:
@@ -130,7 +133,7 @@ async def _attempt(address: _Address) -> socket.socket:
 
 
 async def _encrypt(
-    transport: asyncio.Transport, connection: FastConnection, context: ssl.SSLContext, seconds: float
+    transport: asyncio.Transport, connection: LoopConnection, context: ssl.SSLContext, seconds: float
 ) -> None:
     try:
         encrypted = await asyncio.get_running_loop().start_tls(

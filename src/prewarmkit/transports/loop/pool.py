@@ -1,4 +1,4 @@
-"""The connections of a `FastTransport`: who may have one, and which.
+"""The connections of a transport: who may have one, and which.
 
 Owns the bound on connections, the callers that wait for one in their order, and the idle
 ones: a stack for each origin, the last used on top. Everything but `acquire` happens at
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from prewarmkit.transports.prepared import Origin
 
 if TYPE_CHECKING:
-    from prewarmkit.transports.fast_connection import FastConnection
+    from prewarmkit.transports.loop.connection import LoopConnection
 
-__all__ = ["FastPool"]
+__all__ = ["LoopPool"]
 
 
-class FastPool:
+class LoopPool:
     """Slots for exchanges, and the connections between two of them.
 
     Attributes:
@@ -39,7 +39,7 @@ class FastPool:
         self._keepalive = keepalive_seconds
         self._loop = asyncio.get_running_loop()
         self._waiters: deque[asyncio.Future[None]] = deque()
-        self._stacks: OrderedDict[Origin, deque[FastConnection]] = OrderedDict()
+        self._stacks: OrderedDict[Origin, deque[LoopConnection]] = OrderedDict()
 
     @property
     def busy(self) -> int:
@@ -58,7 +58,7 @@ class FastPool:
             RuntimeError: On another loop, or the pool was closed meanwhile.
         """
         if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError("This FastTransport was entered on another event loop: make one for each.")
+            raise RuntimeError("This transport was entered on another event loop: make one for each.")
         if self.free:  # then nobody waits: a slot that comes back goes to who waits, not to `free`
             self.free -= 1
             return
@@ -75,7 +75,7 @@ class FastPool:
             raise
         if not self.is_open:
             self.release()
-            raise RuntimeError("The FastTransport was left while a request waited for a connection.")
+            raise RuntimeError("The transport was left while a request waited for a connection.")
 
     def release(self) -> None:
         """Give a slot back."""
@@ -86,7 +86,7 @@ class FastPool:
                 return
         self.free += 1
 
-    def take(self, origin: Origin) -> FastConnection | None:
+    def take(self, origin: Origin) -> LoopConnection | None:
         """The connection to ``origin`` used last, if one is alive and not too old."""
         while (stack := self._stacks.get(origin)) is not None:
             connection = stack.pop()
@@ -96,7 +96,7 @@ class FastPool:
             connection.abort()
         return None
 
-    def put(self, connection: FastConnection) -> None:
+    def put(self, connection: LoopConnection) -> None:
         """Lay a connection on top; the one at the bottom goes if it grew too old."""
         now = connection.idle_since = self._loop.time()
         stack = self._stacks.get(connection.origin)
@@ -118,7 +118,7 @@ class FastPool:
             self._removed(origin, stack)
             connection.abort()
 
-    def forget(self, connection: FastConnection) -> None:
+    def forget(self, connection: LoopConnection) -> None:
         """A connection was lost, perhaps an idle one."""
         stack = self._stacks.get(connection.origin)
         if stack is not None:
@@ -135,7 +135,7 @@ class FastPool:
         self._stacks.clear()
         self.idle = 0
 
-    def _removed(self, origin: Origin, stack: deque[FastConnection]) -> None:
+    def _removed(self, origin: Origin, stack: deque[LoopConnection]) -> None:
         self.idle -= 1
         if not stack:
             del self._stacks[origin]
