@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import random
 import signal
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from subprocess import PIPE
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import pytest
 
 from prewarmkit import R2Client, RetryPolicy
@@ -22,6 +25,10 @@ from prewarmkit.r2.retry import AttemptEvent
 from prewarmkit.testing.s3 import RcloneServer, S3Server, SeaweedServer
 from prewarmkit.testing.wire import Wire, serve
 from prewarmkit.transports import DirectTransport
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +49,7 @@ mark = PartialFile.mark
 
 def slow_mark(self, index, crc):
     mark(self, index, crc)
-    print(index, flush=True)
+    os.write(1, f"{index}\\n".encode())  # at once: two threads' prints would run into one another
     time.sleep(0.02)
 
 PartialFile.mark = slow_mark
@@ -180,6 +187,56 @@ async def test_rclone_gives_the_right_bytes_or_a_typed_error(
             await r2.put("k", CONTENT[:size])
             await r2.download("k", tmp_path / "f", part_size=PART)
             assert (tmp_path / "f").read_bytes() == CONTENT[:size]
+
+
+@pytest.mark.parametrize("kind", ["SeaweedFS", "rclone"])
+async def test_the_etags_of_real_services_raise_no_false_alarm(
+    s3_server: SeaweedServer, rclone_server: RcloneServer, kind: str, tmp_path: Path
+) -> None:
+    """Whole reads are held to an ETag that is an MD5: of what was put whole, in parts, in one part, copied, replaced."""
+    server = s3_server if kind == "SeaweedFS" else rclone_server
+    large = random.Random(9).randbytes(17 * MIB + 1)  # SeaweedFS cuts objects into chunks of several MiB
+    async with client(server) as r2:
+        wanted = {f"{size}": large[:size] for size in (0, 1, 65_536, 4 * MIB, 8 * MIB + 1, len(large))}
+        for key, content in wanted.items():
+            await r2.put(key, content)
+        (tmp_path / "source").write_bytes(large)
+        await r2.put("path", tmp_path / "source")
+        await r2.put("pieces", iter([large[:10], large[10:100]]))
+        await r2.put("parts", large, part_size=5 * MIB)
+        await r2.put("replaced", large[:100])
+        await r2.put("replaced", large[1:101])
+        wanted |= {"path": large, "pieces": large[:100], "parts": large, "replaced": large[1:101]}
+        for size in (10, 9 * MIB):
+            await anyio.to_thread.run_sync(put_in_one_part, server, r2.bucket, f"one-{size}", large[:size])
+            wanted[f"one-{size}"] = large[:size]
+        for key in ("0", "65536", f"{len(large)}", "parts"):
+            await r2.copy(key, f"copy-{key}")
+            wanted[f"copy-{key}"] = wanted[key]
+        for key, content in wanted.items():
+            assert await r2.get(key) == content, key
+            async with r2.open(key) as obj:
+                assert await obj.read() == content, key
+            await r2.download(key, tmp_path / "f")
+            assert (tmp_path / "f").read_bytes() == content, key
+
+
+def put_in_one_part(server: S3Server, bucket: str, key: str, content: bytes) -> None:
+    """By boto3: an upload in parts that has one part."""
+    s3: S3Client = importlib.import_module("boto3").client(
+        "s3",
+        endpoint_url=server.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=server.credentials.access_key_id,
+        aws_secret_access_key=server.credentials.secret_access_key,
+    )
+    with closing(s3):
+        upload = s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+        etag = s3.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=content)["ETag"]
+        parts: list[CompletedPartTypeDef] = [{"PartNumber": 1, "ETag": etag}]
+        s3.complete_multipart_upload(
+            Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+        )
 
 
 async def test_a_download_that_is_killed_goes_on_where_it_was(

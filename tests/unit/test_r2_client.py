@@ -208,7 +208,7 @@ async def test_a_body_cut_short_is_a_fault_and_never_just_ends(how: str) -> None
             async with r2.open("k") as obj:
                 await obj.read()
         assert caught.value.is_retryable
-        with pytest.raises(ConnectionFault) as other:  # get reads within its attempts
+        with pytest.raises(BodyFault) as other:  # get reads within its attempts
             await r2.get("k")
         assert other.value.attempts == 3
 
@@ -718,7 +718,7 @@ async def test_a_connection_that_breaks_inside_an_answer_names_the_request() -> 
         raise anyio.EndOfStream
 
     async with serve(answers(cut)) as server, client(server, retry=RetryPolicy(attempts=1)) as r2:
-        with pytest.raises(ConnectionFault) as caught:
+        with pytest.raises(BodyFault) as caught:
             await r2.get("k")
     assert (caught.value.status, caught.value.request_id) == (200, "RAY-1")
 

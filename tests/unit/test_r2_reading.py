@@ -23,6 +23,7 @@ from prewarmkit import Credentials, R2Client, RetryPolicy, Timeouts
 from prewarmkit.errors import (
     AccessDenied,
     BodyFault,
+    ConnectionFault,
     NotFound,
     PreconditionFailed,
     R2Error,
@@ -43,6 +44,7 @@ pytestmark = pytest.mark.anyio
 CREDENTIALS = Credentials("AKIDEXAMPLE", "s3cr3t-k3y")
 KIB = 1024
 CONTENT = random.Random(1).randbytes(64 * KIB)
+OTHER = random.Random(2).randbytes(64 * KIB)
 
 
 def md5(content: bytes) -> str:
@@ -307,9 +309,274 @@ def test_strong_etags() -> None:
         assert strong_etag({"etag": weak}) in ({None, '"w/a"'} if weak == "w/a" else {None})
 
 
-# ── and never mixing ─────────────────────────────────────────────────────────
+# ── at once ──────────────────────────────────────────────────────────────────
 
-OTHER = random.Random(2).randbytes(64 * KIB)
+
+@pytest.mark.parametrize("asked", [None, (100, 60_000), (None, 500)])
+async def test_bytes_in_memory_go_on_where_they_broke_over_the_one_connection(
+    asked: tuple[int | None, int | None] | None,
+) -> None:
+    service = Service(faults=[cuts(100), cuts(30), cuts(0, "reset")])
+    transport = DirectTransport(max_connections=1)
+    async with serve(service) as server, transport, client(server, transport=transport) as r2:
+        with anyio.fail_after(5):
+            got = await r2.get("k", range=asked)
+        assert (transport.statistics().busy, transport.statistics().waiting) == (0, 0)
+    first, size = (0, len(CONTENT)) if asked is None else (100, 59_901)
+    if asked == (None, 500):
+        first, size = len(CONTENT) - 500, 500
+    assert got == CONTENT[first : first + size]
+    last = first + size - 1
+    assert ranges(server)[1:] == [f"bytes={first + at}-{last}" for at in (100, 130, 130)]
+    assert [request.header("if-match") for request in server.requests] == [None, *[service.tag] * 3]
+
+
+@pytest.mark.parametrize("how", ["changed", "ignored", "weak", "none", "shorter"])
+async def test_where_going_on_cannot_be_bytes_in_memory_are_read_from_the_start(how: str) -> None:
+    """Nobody has seen the first half, so that the object as it is now is as good as any."""
+    changes: dict[str, dict[str, Any]] = {
+        "changed": {"content": OTHER},
+        "ignored": {"content": OTHER, "obeys_if_match": False},
+        "shorter": {"content": OTHER[:KIB], "obeys_if_match": False},
+    }
+    service = Service(etag={"weak": 'W/"e"', "none": ""}.get(how), faults=[cuts(2000)])
+    if how in changes:
+        service.faults.append(with_changes(**changes[how]))
+    async with serve(service) as server, client(server) as r2:
+        assert await r2.get("k") == service.content
+    assert len(server.requests) == 2 + (how in changes)
+    assert ranges(server)[-1] is None
+
+
+async def test_reading_from_the_start_has_the_policys_end_and_waits() -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await anyio.lowlevel.checkpoint()
+
+    policy = RetryPolicy(attempts=3, base=1.0, sleep=sleep, random=lambda: 0.5)
+    service = Service(etag="", faults=[cuts(10)] * 9)
+    async with serve(service) as server, client(server, retry=policy) as r2:
+        with pytest.raises(BodyFault, match="no strong ETag") as caught:
+            await r2.get("k")
+    assert (len(server.requests), caught.value.attempts, slept) == (3, 3, [0.5, 1.0])
+
+
+async def test_what_starting_anew_does_not_mend_is_not_started_anew() -> None:
+    service = Service(faults=[cuts(10), *[cuts(0)] * 9])
+    async with serve(service) as server, client(server) as r2:
+        with pytest.raises(BodyFault, match="after 10 of") as caught:
+            await r2.get("k")
+        assert caught.value.attempts == len(server.requests) == 4
+        service.faults = [cuts(10), with_changes(shift=1)]
+        with pytest.raises(BodyFault, match="does not keep to ranges"):
+            await r2.get("k")
+        assert len(server.requests) == 6
+        service.faults = [cuts(10), refuses(404, "NoSuchKey"), refuses(404, "NoSuchKey")]
+        with pytest.raises(NotFound):  # gone meanwhile: as for whoever comes now
+            await r2.get("k")
+
+
+async def test_bytes_in_memory_are_bounded_in_time_with_bodies_waits_and_all() -> None:
+    scripts: list[list[Fault]] = [
+        [cuts(10, "stall")],
+        [cuts(10), refuses(503, "SlowDown"), cuts(10, "stall")],
+    ]
+    for faults in scripts:
+        attempts = len(faults)
+        service = Service(faults=[*faults])
+        async with serve(service) as server, client(server, timeouts=Timeouts(operation=0.3)) as r2:
+            with anyio.fail_after(3), pytest.raises(ConnectionFault, match=r"operation = 0\.3") as caught:
+                await r2.get("k")
+            assert caught.value.attempts == attempts
+            assert ("SlowDown" in str(caught.value)) == (attempts > 1)
+            assert await r2.get("k") == CONTENT  # and the connection is not left behind
+
+
+async def test_a_body_that_breaks_spends_the_retry_budget_and_good_answers_earn_it() -> None:
+    """Else a service that cuts every body would be asked for ever more by a client of many readers."""
+    service = Service(faults=[cuts(1000)] * 99)
+    policy = RetryPolicy(attempts=5, base=0, budget=3)
+    async with serve(service) as server, client(server, retry=policy) as r2:
+        async with r2.open("k") as obj:
+            with pytest.raises(BodyFault, match="broke after 4000 of"):
+                await obj.read()
+        with pytest.raises(BodyFault, match="broke after 1000 of"):
+            await r2.get("k")
+        assert len(server.requests) == 4 + 1
+        service.faults, service.etag = [cuts(10)] * 9, ""
+        with pytest.raises(BodyFault, match="broke after 10 of"):
+            await r2.get("k")
+        assert len(server.requests) == 6
+        service.faults = []
+        for _ in range(5):
+            assert await r2.get("k") == CONTENT  # the answers until now earned the half of one
+        service.faults = [cuts(10)] * 2
+        with pytest.raises(BodyFault, match="broke after 10 of"):
+            await r2.get("k")
+        assert len(server.requests) == 6 + 5 + 2
+
+
+async def test_an_object_that_looks_like_a_refusal_is_an_object() -> None:
+    document = b"<Error><Code>InternalError</Code></Error>"
+    async with serve(Service(document)) as server, client(server) as r2:
+        assert await r2.get("k") == document
+    assert len(server.requests) == 1
+
+
+# ── held to its MD5 ──────────────────────────────────────────────────────────
+
+
+def lies(*, by: int = 0, **headers: str) -> Fault:
+    """A whole good answer but for what its head says."""
+
+    async def fault(service: Service, wire: Wire, request: RecordedRequest) -> None:
+        status, pairs, body = service.good(request)
+        await wire.answer(status, [*pairs, *headers.items()], body, length=len(body) + by)
+        if by:
+            await wire.close()
+            raise anyio.EndOfStream
+
+    return fault
+
+
+@pytest.mark.parametrize("by", [-1, -7, -len(CONTENT)])
+async def test_a_body_that_a_wrong_length_cuts_short_is_not_taken_for_whole(by: int) -> None:
+    """The connection is fine and so is the count: only the ETag knows better. Once is mended in memory."""
+    service = Service(faults=[lies(by=by)] * 2)
+    async with serve(service) as server, client(server) as r2:
+        got = bytearray()
+        async with r2.open("k") as obj:
+            with pytest.raises(BodyFault, match=r"MD5.*ETag says") as caught:
+                await drain(obj, got)
+            with pytest.raises(BodyFault, match="MD5"):  # and stays so
+                await obj.read()
+        assert got == CONTENT[:by]
+        assert (caught.value.is_retryable, caught.value.status, caught.value.attempts) == (True, 200, 1)
+        assert await r2.get("k") == CONTENT
+        assert len(server.requests) == 3
+        service.faults = [lies(by=by)] * 9
+        with pytest.raises(BodyFault, match="MD5") as caught:
+            await r2.get("k")
+        assert caught.value.attempts == 4
+        service.faults = [lies(by=by)] * 2
+        assert await r2.get("k", verify=False) == CONTENT[:by]
+        async with r2.open("k", verify=False) as obj:
+            assert await obj.read() == CONTENT[:by]
+
+
+async def test_bytes_that_were_changed_on_the_way_are_a_fault_also_where_they_went_on() -> None:
+    """One flipped bit; the second half comes from another answer under the same ETag."""
+    flipped = CONTENT[:30_000] + bytes([CONTENT[30_000] ^ 1]) + CONTENT[30_001:]
+    for etag in (md5(CONTENT), md5(CONTENT).upper()):
+        service = Service(flipped, etag=f'"{etag}"', faults=[cuts(10_000), cuts(10_000)])
+        async with serve(service) as server, client(server) as r2, r2.open("k") as obj:
+            with pytest.raises(BodyFault, match="MD5"):
+                await obj.read()
+            assert obj.resumed == 2
+    service = Service(flipped, etag=f'"{md5(CONTENT)}"')
+    async with serve(service) as server, client(server) as r2, r2.open("k", range=(0, None)) as obj:
+        with pytest.raises(BodyFault, match="MD5"):  # a range that is the whole is as good
+            await obj.read()
+
+
+@pytest.mark.parametrize(
+    ("etag", "headers"),
+    [
+        (f'"{md5(OTHER)}-2"', {}),
+        (f'W/"{md5(OTHER)}"', {}),
+        ("", {}),
+        ('"0123456789abcdef"', {}),
+        (f'"{md5(OTHER)}"', {"x-amz-server-side-encryption": "aws:kms"}),
+        (f'"{md5(OTHER)}"', {"x-amz-server-side-encryption-customer-algorithm": "AES256"}),
+        (f'"{md5(OTHER)}"', {"Content-Encoding": "gzip"}),
+    ],
+    ids=["parts", "weak", "none", "no MD5", "KMS", "SSE-C", "coded"],
+)
+async def test_an_etag_that_is_no_md5_raises_no_alarm(
+    etag: str, headers: dict[str, Any], tmp_path: Path
+) -> None:
+    service = Service(etag=etag, faults=[lies(**headers)] * 4)
+    async with serve(service) as server, client(server) as r2:
+        assert await r2.get("k") == CONTENT
+        async with r2.open("k") as obj:
+            assert await obj.read() == CONTENT
+        await r2.download("k", tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+async def test_a_part_of_an_object_is_not_held_to_the_md5_of_all() -> None:
+    async with serve(Service()) as server, client(server) as r2:
+        assert await r2.get("k", range=(1, None)) == CONTENT[1:]
+        assert await r2.get("k", range=(0, len(CONTENT) - 2)) == CONTENT[:-1]
+        assert await r2.get("k", range=(None, 1)) == CONTENT[-1:]
+
+
+async def test_a_range_whose_length_is_not_its_content_ranges_is_mended() -> None:
+    """Content-Range says what must come, whatever Content-Length says."""
+    service = Service(faults=[lies(by=-7)])
+    async with serve(service) as server, client(server) as r2:
+        assert await r2.get("k", range=(100, 299)) == CONTENT[100:300]
+        assert ranges(server) == ["bytes=100-299", "bytes=293-299"]
+
+
+async def test_an_object_that_ends_before_its_announced_length_is_said_to() -> None:
+    """Whether it changed, or the announcement was wrong, cannot be told; both are said."""
+    service = Service(faults=[lies(by=+7)])
+    async with serve(service) as server, client(server) as r2, r2.open("k") as obj:
+        with pytest.raises(
+            BodyFault, match=r"not as long as announced: .*changed.* rewrites lengths"
+        ) as caught:
+            await obj.read()
+    assert (caught.value.status, caught.value.is_retryable) == (416, True)
+
+
+# ── listings that are refused late ───────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        '<?xml version="1.0" encoding="UTF-8"?>\n{}',
+        "\n \r\n{}",
+        "\ufeff{}",
+        '<?xml version="1.0"?>{}',
+        "{}",
+    ],
+)
+async def test_a_listing_that_is_an_error_after_all_is_that_error(shape: str) -> None:
+    """200 and an <Error>: it is what its code says, and is tried again if that may help."""
+    page = b"<ListBucketResult><Contents><Key>a</Key><Size>1</Size></Contents></ListBucketResult>"
+
+    def says(code: str) -> bytes:
+        error = f"<Error xmlns='http://s3.amazonaws.com/doc/2006-03-01/'><Code>{code}</Code></Error>"
+        return shape.format(error).encode()
+
+    bodies = [
+        says("InternalError"),
+        says("SlowDown"),
+        page,
+        says("AccessDenied"),
+        *[says("InternalError")] * 4,
+    ]
+
+    async def service(wire: Wire) -> None:
+        while True:
+            await wire.request()
+            await wire.answer(200, body=bodies.pop(0))
+
+    async with serve(service) as server, client(server) as r2:
+        assert [info.key async for info in r2.list()] == ["a"]
+        with pytest.raises(AccessDenied) as denied:
+            await anext(r2.list())
+        assert (denied.value.code, denied.value.status, len(server.requests)) == ("AccessDenied", 200, 4)
+        with pytest.raises(ServiceFault) as failed:
+            await anext(r2.list())
+        assert (failed.value.attempts, bodies) == (4, [])
+
+
+# ── and never mixing ─────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -414,9 +681,11 @@ async def test_any_sequence_of_faults_gives_the_right_bytes_or_a_typed_error(tmp
         ):
             info, content = None, b""
             try:
-                if seed % 2:
+                if seed % 3 == 0:
                     async with r2.open("k", range=dice.choice([None, (0, None)])) as obj:
                         info, content = obj.info, await obj.read()
+                elif seed % 3 == 1:
+                    content = await r2.get("k", range=dice.choice([None, (0, None)]))
                 else:
                     info = await r2.download("k", tmp_path / str(seed), part_size=dice.choice([7000, 20_000]))
                     content = (tmp_path / str(seed)).read_bytes()
@@ -425,8 +694,10 @@ async def test_any_sequence_of_faults_gives_the_right_bytes_or_a_typed_error(tmp
                 assert not (tmp_path / str(seed)).exists()
             else:
                 ends["right"] += 1
-                assert info.etag is not None or seed % 2
-                assert content == (seen[info.etag] if info.etag else service.content), seed
+                if info is None:
+                    assert content in [service.content, *seen.values()], seed
+                else:
+                    assert content == (seen[info.etag] if info.etag else service.content), seed
             assert transport.statistics().busy == 0
     assert min(ends.values()) >= 15, ends
 
@@ -438,13 +709,13 @@ def noting(seen: dict[str, bytes], fault: Fault | None) -> Fault:
         try:
             await (service.answer(wire, request) if fault is None else fault(service, wire, request))
         finally:
-            seen[service.tag.strip('"')] = service.content
+            noted(service, seen)
 
     return noted_fault
 
 
 def noted(service: Service, seen: dict[str, bytes]) -> Service:
-    seen[service.tag.strip('"')] = service.content
+    seen[service.tag.strip('"')] = seen[md5(service.content)] = service.content
     return service
 
 
@@ -525,6 +796,28 @@ async def test_going_on_that_is_given_up_is_begun_anew(transport: Transport) -> 
                 with anyio.move_on_after(0.1):
                     await anext(obj)
         assert await r2.get("k") == CONTENT
+
+
+async def test_opening_and_going_on_are_bounded_in_time_and_reading_is_not() -> None:
+    async def is_silent(service: Service, wire: Wire, request: RecordedRequest) -> None:
+        await anyio.sleep_forever()
+
+    async def dawdles(service: Service, wire: Wire, request: RecordedRequest) -> None:
+        await service.answer(wire, request, upto=10)
+        await anyio.sleep(0.4)
+        await wire.stream.send(CONTENT[10:])
+
+    service = Service(faults=[is_silent, cuts(10), is_silent, dawdles])
+    async with serve(service) as server, client(server, timeouts=Timeouts(operation=0.2)) as r2:
+        with anyio.fail_after(3), pytest.raises(ConnectionFault, match=r"operation = 0\.2") as caught:
+            async with r2.open("k"):
+                pass
+        assert caught.value.attempts == 1
+        async with r2.open("k") as obj:
+            with anyio.fail_after(3), pytest.raises(BodyFault, match=r"after 10 of .*operation = 0\.2"):
+                await obj.read()
+        async with r2.open("k") as obj:
+            assert await obj.read() == CONTENT
 
 
 async def test_a_read_that_is_given_up_loses_no_byte(transport: Transport) -> None:

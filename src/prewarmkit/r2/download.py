@@ -20,16 +20,15 @@ from anyio.from_thread import check_cancelled
 from anyio.to_thread import run_sync
 from attrs import frozen
 
-from prewarmkit.errors import BodyFault, InvalidRequest, NotFound, PreconditionFailed
+from prewarmkit.errors import InvalidRequest, NotFound, PreconditionFailed
 from prewarmkit.media import ObjectInfo
-from prewarmkit.r2.facts import Facts, changed
+from prewarmkit.r2.facts import Facts, changed, wrong_md5
 from prewarmkit.r2.headers import ByteRange
 from prewarmkit.r2.partial import PartialFile
 from prewarmkit.r2.reader import ObjectReader
 
-__all__ = ["PART_BYTES", "Download"]
+__all__ = ["Download"]
 
-PART_BYTES = 8 * 1024 * 1024
 _WRITE_BYTES = 256 * 1024
 _MD5_UP_TO_BYTES = 64 * 1024 * 1024  # reading that much again, from memory, takes about 0.1 s of a thread
 
@@ -118,13 +117,12 @@ class Download:
             plan = await self._plan(partial, stack)
             await self._fetch(partial, plan)
         facts = plan.facts
-        if facts.md5 is not None and facts.info.size <= _MD5_UP_TO_BYTES:
+        is_in_parts = plan.part_size < facts.info.size  # what came in one body was held to it on its way
+        if is_in_parts and facts.md5 is not None and facts.info.size <= _MD5_UP_TO_BYTES:
             found = await run_sync(partial.md5)
             if found != facts.md5:
                 partial.spoil()
-                raise BodyFault(
-                    f"{self._key!r} came with the MD5 {found}, but its ETag says {facts.md5}: download it again."
-                )
+                raise wrong_md5(facts, found, status=None, headers={})
         return facts
 
     async def _plan(self, partial: PartialFile, stack: AsyncExitStack) -> _Plan:

@@ -59,7 +59,7 @@ class Link:
             retry=retry,
             timeouts=timeouts,
             on_attempt=on_attempt,
-            max_sends=None if self._own is None else max_connections,
+            max_sends=getattr(transport, "max_connections", None),
         )
 
     @property

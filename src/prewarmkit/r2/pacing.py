@@ -5,6 +5,8 @@ Both are told the time; neither waits by itself. Knows no request.
 
 from __future__ import annotations
 
+import heapq
+
 from attrs import define, field
 
 __all__ = ["KeyPacer", "RetryBudget"]
@@ -61,6 +63,7 @@ class KeyPacer:
 
     seconds: float = 1.0
     _next: dict[str, float] = field(factory=dict[str, float], init=False)
+    _free: dict[str, list[float]] = field(factory=dict[str, "list[float]"], init=False)
 
     def refused(self, key: str, now: float) -> None:
         """A write to ``key`` came too soon."""
@@ -72,13 +75,24 @@ class KeyPacer:
         turn = self._next.get(key)
         if turn is None:
             return 0.0
+        free = self._free.get(key, [])
+        while free:
+            if (given_back := heapq.heappop(free)) >= now:
+                return given_back - now
         if turn + self.seconds < now:  # nobody wrote for a while: it is a key as any
             del self._next[key]
+            self._free.pop(key, None)
             return 0.0
         turn = max(turn, now)
         self._next[key] = turn + self.seconds
         return turn - now
 
+    def give_back(self, key: str, turn: float) -> None:
+        """Whoever was to write ``key`` at that time will not: the turn is the next one's who asks."""
+        if key in self._next:
+            heapq.heappush(self._free.setdefault(key, []), turn)
+
     def _forget(self, now: float) -> None:
         if len(self._next) >= _KEPT_KEYS:
             self._next = {key: turn for key, turn in self._next.items() if turn + self.seconds >= now}
+            self._free = {key: turns for key, turns in self._free.items() if key in self._next}

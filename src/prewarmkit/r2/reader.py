@@ -1,7 +1,8 @@
-"""An open object: its facts, and its bytes, counted. Knows nothing of how a broken body goes on."""
+"""An open object: its facts, and its bytes, counted and summed. Knows nothing of how a broken body goes on."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 
 from prewarmkit.errors import R2Error, TransportError
@@ -20,13 +21,18 @@ class ObjectReader:
     when the `RetryPolicy` has enough, it is a `BodyFault`. It never just ends, and is never of two objects. A read
     that is cancelled, by a time limit say, loses no byte: the next one goes on.
 
+    A whole object whose ETag is its MD5 is held to it: if it does not match, the read ends with a `BodyFault`
+    after the last byte, and not as one that is whole.
+
     Attributes:
         facts: What the first answer told.
         length: Bytes that this reader gives.
         resumed: How often the body broke and went on.
     """
 
-    def __init__(self, facts: Facts, response: Response, rest: Rest, *, length: int) -> None:
+    def __init__(
+        self, facts: Facts, response: Response, rest: Rest, *, length: int, verify: bool = True
+    ) -> None:
         self.facts = facts
         self.length = length
         self.resumed = 0
@@ -36,11 +42,18 @@ class ObjectReader:
         self._broken: str | None = None
         self._failure: R2Error | None = None
         self._is_done = False
+        is_checked = verify and facts.md5 is not None and length == facts.info.size
+        self._sum = hashlib.md5(usedforsecurity=False) if is_checked else None
 
     @property
     def info(self) -> ObjectInfo:
         """The object's facts; ``size`` is that of the whole object, also under a range."""
         return self.facts.info
+
+    @property
+    def is_void(self) -> bool:
+        """After a `BodyFault`: what was read is of no use, and a read from the start may be."""
+        return self._rest.is_void
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The bytes as they come, raw."""
@@ -53,7 +66,7 @@ class ObjectReader:
             chunk = await self._next()
         except R2Error as error:
             self._failure = error
-            self._rest.drop()
+            await self._rest.drop()
             raise
         if not chunk:
             raise StopAsyncIteration
@@ -73,20 +86,24 @@ class ObjectReader:
             try:
                 chunk = await anext(self._body)
             except StopAsyncIteration:
-                self._end("the connection ended early.")
+                await self._end("the connection ended early.")
             except TransportError as error:
-                self._end(str(error))
+                await self._end(str(error))
             else:
                 self._given += len(chunk)
                 if self._given > self.length:
                     raise self._rest.fault(self._given, "more came than was announced.")
                 if chunk:
+                    if self._sum is not None:
+                        self._sum.update(chunk)
                     return chunk
         return b""
 
-    def _end(self, why: str) -> None:
+    async def _end(self, why: str) -> None:
         if self._given < self.length:
             self._broken = why
-        else:
-            self._is_done = True
-            self._rest.drop()  # the connection is for others, also while the block goes on
+            return
+        if self._sum is not None and (found := self._sum.hexdigest()) != self.facts.md5:
+            raise self._rest.wrong(found)
+        self._is_done = True
+        await self._rest.drop()  # the connection is for others, also while the block goes on

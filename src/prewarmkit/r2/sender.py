@@ -8,31 +8,34 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from http import HTTPStatus
 
 import anyio
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from prewarmkit.errors import ConnectionFault, R2Error, SlowDown, TransportError
 from prewarmkit.r2.faults import fault_of, request_id_of
 from prewarmkit.r2.pacing import KeyPacer, RetryBudget
 from prewarmkit.r2.reader import headers_of
 from prewarmkit.r2.requests import Draft
-from prewarmkit.r2.responses import parse_fields
 from prewarmkit.r2.retry import AttemptEvent, RetryPolicy, Timeouts, retry_after_seconds
 from prewarmkit.sigv4.signer import SigV4Signer
 from prewarmkit.transports.base import Request, Response, Transport
 
-__all__ = ["Answer", "Sender"]
+__all__ = ["Answer", "Calls", "Sender"]
 
 _logger = logging.getLogger("prewarmkit.r2")
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _GOOD = range(200, 300)
 _WRITES = frozenset({"PUT", "POST", "DELETE"})
+# Those whose answers are XML and no object; what a copy says is the copy's to judge, with what it may have done.
+_TOLD_IN_XML = frozenset({"GET", "POST"})
+_ERROR_DOCUMENT = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?<(?:\w+:)?Error[\s/>]")
 # Refusals of the time itself, and those that a wrong clock may be behind.
 _CLOCK_CODES = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture", "ExpiredRequest", "RequestExpired"})
 _MAYBE_CLOCK_CODES = frozenset(
@@ -80,6 +83,25 @@ class _Call:
     is_corrected: bool = False
     waited: float = 0.0
     announced: int | None = None
+    ends_at: float = math.inf
+
+
+@define
+class Calls:
+    """What was called for inside of one bound of time.
+
+    Attributes:
+        made: The calls.
+        ends_at: Of the loop's clock.
+    """
+
+    made: list[_Call] = field(factory=list[_Call])
+    ends_at: float = math.inf
+
+    @property
+    def attempts(self) -> int:
+        """Requests that were sent."""
+        return sum(call.attempt for call in self.made)
 
 
 class Sender:
@@ -122,36 +144,42 @@ class Sender:
     async def fetch(self, draft: Draft, *, max_bytes: int | None = _MAX_ANSWER_BYTES) -> Answer:
         """The whole answer; a connection that breaks inside it counts as a failed attempt.
 
+        Not for an object's bytes: they go on where they broke, and may look like a refusal.
+
         Raises:
             R2Error: The service refused, or could not be reached.
         """
         call = _Call(draft)
-        with anyio.move_on_after(self._operation_seconds):
-            async with AsyncExitStack() as stack:
-                response, body = await self._good(call, stack, max_bytes=max_bytes)
-                return Answer(response.status, headers_of(response), body, call.attempt)
-        raise self._too_long(call)
+        with anyio.move_on_after(self._operation_seconds) as bound:
+            call.ends_at = bound.deadline
+            response, body, _ = await self._good(call, max_bytes=max_bytes)
+            return Answer(response.status, headers_of(response), body, call.attempt)
+        raise self.too_long(Calls([call]))
 
-    @asynccontextmanager
-    async def stream(self, draft: Draft) -> AsyncGenerator[tuple[Response, int], None]:
-        """A good answer with its body still to be read, and how many attempts it took.
+    def calls(self) -> Calls:
+        """What is one call to the host, and may be several requests; it began now."""
+        seconds = self._operation_seconds
+        return Calls() if seconds is None else Calls(ends_at=anyio.current_time() + seconds)
+
+    async def begin(self, draft: Draft, calls: Calls) -> tuple[Response, int, AsyncExitStack]:
+        """A good answer with its body still to be read, how many attempts it took, and what holds it open.
+
+        That ``calls`` ends in time is the caller's affair; a wait that would be longer is not begun.
 
         Raises:
             R2Error: As for `fetch`.
         """
-        call = _Call(draft)
-        with anyio.move_on_after(self._operation_seconds) as deadline:
-            async with AsyncExitStack() as stack:
-                response, _ = await self._good(call, stack, max_bytes=0)
-                deadline.deadline = math.inf  # the reader's pace is its own affair
-                yield response, call.attempt
-        if deadline.cancelled_caught:
-            raise self._too_long(call)
+        call = _Call(draft, ends_at=calls.ends_at)
+        calls.made.append(call)
+        response, _, stack = await self._good(call, max_bytes=0)
+        return response, call.attempt, stack
 
-    async def _good(
-        self, call: _Call, stack: AsyncExitStack, *, max_bytes: int | None
-    ) -> tuple[Response, bytes]:
-        """Attempts until a good answer, which ``stack`` holds open if its body was not wanted yet."""
+    def may_go_on(self) -> bool:
+        """Take a retry out of the budget, for a body that broke; ``False``: there is none."""
+        return self._budget.spend()
+
+    async def _good(self, call: _Call, *, max_bytes: int | None) -> tuple[Response, bytes, AsyncExitStack]:
+        """Attempts until a good answer, and what holds it open: nothing any more if its body was read."""
         while True:
             call.attempt += 1
             call.began = time.perf_counter()
@@ -161,14 +189,14 @@ class Sender:
                     response, body = await self._try(call, mine, max_bytes=max_bytes)
                     self._report(call, None)
                     self._budget.earn()
-                    if max_bytes == 0:
-                        stack.push_async_exit(mine.pop_all())
-                    return response, body
+                    return response, body, mine.pop_all() if max_bytes == 0 else mine
             except R2Error as error:
                 call.failure = error
                 self._report(call, error)
                 delay = self._retry.delay_seconds(call.attempt, call.retry_after)
-                if not error.is_retryable or delay is None or not self._budget.spend():
+                # A service that asks for more time than there is gets none of it: better told now than later.
+                is_late = anyio.current_time() + (call.retry_after or 0.0) >= call.ends_at
+                if not error.is_retryable or delay is None or is_late or not self._budget.spend():
                     raise
             _logger.info("%s: attempt %d failed, again in %.2f s", call.draft.operation, call.attempt, delay)
             await self._retry.sleep(delay)
@@ -204,7 +232,7 @@ class Sender:
                 raise
             raise _connection_fault(error, call) from error
         # S3 answers long operations with 200 before it knows how they end.
-        if draft.method == "POST" and parse_fields(body) is not None:
+        if draft.method in _TOLD_IN_XML and _ERROR_DOCUMENT.match(body):
             raise self._fault(call, headers, body)
         return response, body
 
@@ -212,7 +240,7 @@ class Sender:
         assert call.status is not None
         fault = fault_of(call.draft, call.status, headers, body, attempts=call.attempt)
         if isinstance(fault, SlowDown) and call.draft.method in _WRITES and call.draft.key is not None:
-            self._pacer.refused(call.draft.key, anyio.current_time())
+            self._pacer.refused(_paced(call.draft), anyio.current_time())
         if not call.is_corrected and self._may_be_the_clock(call, fault.code):
             # Signed by the service's clock, the next attempt can be good; it is tried once.
             call.is_corrected = fault.is_retryable = True
@@ -228,12 +256,15 @@ class Sender:
         )  # a HEAD
         return code in _CLOCK_CODES or (is_unclear and off > _CLOCK_IS_WRONG_SECONDS)
 
-    def _too_long(self, call: _Call) -> ConnectionFault:
-        last = f"; the last attempt: {call.failure}" if call.failure is not None else "."
+    def too_long(self, calls: Calls) -> ConnectionFault:
+        """They took longer than ``timeouts.operation``."""
+        failures = [call.failure for call in calls.made if call.failure is not None]
+        last = f"; the last attempt: {failures[-1]}" if failures else "."
+        what = calls.made[0].draft.operation if calls.made else "The call"
         return ConnectionFault(
-            f"{call.draft.operation} took longer than timeouts.operation = {self._operation_seconds:g} s: "
+            f"{what} took longer than timeouts.operation = {self._operation_seconds:g} s: "
             f"allow more, or look at the network{last}",
-            attempts=call.attempt,
+            attempts=max(1, calls.attempts),
         )
 
     async def _wait_for_a_turn(self, call: _Call, stack: AsyncExitStack) -> None:
@@ -241,13 +272,22 @@ class Sender:
         began = time.perf_counter()
         draft = call.draft
         if draft.method in _WRITES and draft.key is not None:
-            delay = self._pacer.wait_seconds(draft.key, anyio.current_time())
-            if delay:
-                await self._retry.sleep(delay)
+            await self._wait_for_the_keys_turn(_paced(draft))
         if self._turns is not None:
             await stack.enter_async_context(self._turns)
         call.began = time.perf_counter()
         call.waited = call.began - began
+
+    async def _wait_for_the_keys_turn(self, key: str) -> None:
+        now = anyio.current_time()
+        delay = self._pacer.wait_seconds(key, now)
+        if not delay:
+            return
+        try:
+            await self._retry.sleep(delay)
+        except BaseException:
+            self._pacer.give_back(key, now + delay)
+            raise
 
     async def _signed(self, draft: Draft) -> Request:
         await self._signer.refresh()
@@ -275,6 +315,11 @@ class Sender:
                 announced_bytes=call.announced,
             )
         )
+
+
+def _paced(draft: Draft) -> str:
+    """What the pace is kept for: buckets share a sender, and their names have no slash."""
+    return f"{draft.bucket}/{draft.key}"
 
 
 async def _read(response: Response, max_bytes: int | None, draft: Draft, *, cut: bool) -> bytes:

@@ -63,7 +63,9 @@ class Transport(Protocol):
     """Sends requests; entered by whoever made it, and shared by as many components as like.
 
     Leaving the context of `send` early, by an exception or a cancellation, must free the
-    connection. Failures to get an answer are `prewarmkit.errors.TransportError`.
+    connection. Failures to get an answer are `prewarmkit.errors.TransportError`. One that has a
+    ``max_connections`` is sent no more requests at a time by an `R2Client`, which signs the others
+    after their wait.
     """
 
     def send(

@@ -74,6 +74,11 @@ class DirectTransport:
         if self._engine is not None:
             await self._engine.aclose()
 
+    @property
+    def max_connections(self) -> int:
+        """Connections in all; a component that sends no more at a time signs nothing that then has to wait."""
+        return self._limits.max_connections
+
     def statistics(self) -> TransportStatistics:
         """Connections and requests, in O(1)."""
         if self._engine is None:
