@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import itertools
+import tracemalloc
+import weakref
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import anyio
+import anyio.lowlevel
 import pytest
 from r2_model import (
     CREDENTIALS,
+    MIB,
     Fault,
+    Gauge,
     R2Model,
     Stored,
+    answering,
     client,
     md5,
     on_wire,
@@ -25,6 +33,7 @@ from prewarmkit.errors import (
     AccessDenied,
     BodyFault,
     ConnectionFault,
+    NotFound,
     PreconditionFailed,
     R2Error,
     ServiceFault,
@@ -94,6 +103,88 @@ async def test_of_one_key_the_last_item_stays() -> None:
             "k1": b"22",
             "k2": b"23",
         }
+
+
+async def test_of_two_spellings_of_one_key_the_last_item_stays() -> None:
+    """R2 takes them for one key."""
+
+    async def slow() -> AsyncGenerator[bytes, None]:
+        for _ in range(100):
+            await anyio.lowlevel.checkpoint()
+        yield b"first"
+
+    model = R2Model()
+    async with client(model) as r2:
+        await r2.put_many([("e\u0301", slow()), ("\u00e9", b"last")])
+    assert [call.body for call in model.calls] == [b"first", b"last"]
+
+
+class Body(bytearray):
+    """One that can be looked after."""
+
+
+@pytest.mark.parametrize("fault", ["refuse", "drop"])
+async def test_a_result_holds_no_body(fault: Fault) -> None:
+    """Its error came out of where the body was; a service that is down must not cost all bodies' memory."""
+    bodies: list[weakref.ref[Body]] = []
+    most = 0
+
+    def items() -> Iterator[Any]:
+        nonlocal most
+        for number in range(30):
+            body = Body(b"x" * 10)
+            bodies.append(weakref.ref(body))
+            yield (f"k{number}", body) if number % 3 else {"key": "k", "body": body, "colour": "red"}
+            del body
+            if number % 10 == 9:
+                gc.collect()
+                most = max(most, sum(body() is not None for body in bodies))
+
+    async with client(R2Model(fault=lambda _n, _call: fault), attempts=1) as r2:
+        results = await r2.put_many(items(), concurrency=4)
+    assert all(result.error is not None and result.error.__traceback__ is not None for result in results)
+    gc.collect()
+    assert most <= 4 + 2
+    assert not any(body() is not None for body in bodies[:-1])
+
+
+@pytest.mark.parametrize("fault", ["refuse", "drop"])
+async def test_failures_cost_no_memory_to_speak_of(fault: Fault) -> None:
+    """Not by the errors behind them either, which know the requests."""
+    model = R2Model(fault=lambda _n, _call: fault)
+    async with client(model, attempts=1) as r2:
+        tracemalloc.start()
+        try:
+            results = await r2.put_many((f"k{number}", bytes(MIB)) for number in range(20))
+            model.calls.clear()
+            gc.collect()
+            assert tracemalloc.get_traced_memory()[0] < 2 * MIB
+        finally:
+            tracemalloc.stop()
+    assert not any(result.ok for result in results)
+
+
+@pytest.mark.parametrize("item", [{"key": "k"}, {"body": b""}, {}, (), ("k",), ("k", b"", 1), None, 5])
+async def test_half_an_item_is_that_items_failure(item: Any) -> None:
+    async with client(R2Model()) as r2:
+        [bad, good] = await r2.put_many([item, ("good", b"")])
+    assert (type(bad.error), good.ok) == (TypeError, True)
+
+
+async def test_a_batch_of_nothing_but_bad_items_can_be_cancelled() -> None:
+    scope = anyio.CancelScope()
+
+    def items() -> Iterator[Any]:
+        for number in itertools.count():
+            if number == 10:
+                scope.cancel()
+            assert number < 20
+            yield "bad"
+
+    async with client(R2Model()) as r2:
+        with scope:
+            await r2.put_many(items())
+    assert scope.cancelled_caught
 
 
 @pytest.mark.parametrize("fault", ["refuse", "drop", "lose"])
@@ -252,3 +343,49 @@ async def test_what_the_service_does_not_confirm_is_not_reported_as_gone(
         results = await r2.delete_many(["e\u0301", "b"])
     for result, expected in zip(results, outcomes, strict=True):
         assert isinstance(result.error, expected or type(None))
+
+
+@pytest.mark.parametrize("said", ["\u00e9", "e\u0301"])
+async def test_two_spellings_of_a_key_have_a_result_each_whichever_the_service_gives(said: str) -> None:
+    """One object on R2, two elsewhere: each is asked for by itself, so that one answer is never taken for both."""
+    asked: list[str] = []
+
+    async def handler(wire: Wire) -> None:
+        while True:
+            request = await wire.request()
+            asked.append(request.body.decode() or request.target)
+            answer = f"<DeleteResult><Deleted><Key>{said}</Key></Deleted></DeleteResult>".encode()
+            is_batch = request.method == "POST"
+            await wire.answer(200 if is_batch else 204, body=answer if is_batch else b"")
+
+    async with serve(handler) as server, on_wire(server.url) as r2:
+        results = await r2.delete_many(["\u00e9", "e\u0301"])
+    assert [(result.key, result.ok) for result in results] == [("\u00e9", True), ("e\u0301", True)]
+    assert ["\u00e9" in one for one in sorted(asked)] == [False, True]
+    assert min(asked) == "/media/e%CC%81"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>Not Found</html>", b"<Error><Code>NoSuchBucket</Code></Error>"]
+)
+async def test_a_404_that_is_not_about_the_key_is_no_deletion(body: bytes) -> None:
+    """Of a gateway, say: the object may be there."""
+
+    async def handler(wire: Wire) -> None:
+        while True:
+            await wire.request()
+            await wire.answer(404, body=body)
+
+    async with serve(handler) as server, on_wire(server.url) as r2:
+        with pytest.raises(NotFound):
+            await r2.delete("k")
+        results = await r2.delete_many(["k", "a\nb"])
+    assert [type(result.error) for result in results] == [NotFound, NotFound]
+
+
+async def test_an_item_in_parts_takes_no_more_than_its_one_place(tiny: None) -> None:
+    model, gauge = R2Model(), Gauge()
+    async with serve(answering(model, gauge)) as server, on_wire(server.url) as r2:
+        items = [PutItem(key=f"k{number}", body=bytes(40), part_size=10) for number in range(3)]
+        assert all(result.ok for result in await r2.put_many(items, concurrency=2))
+    assert (model.count("upload_part"), gauge.most) == (12, 2)

@@ -11,6 +11,7 @@ import pytest
 from r2_model import (
     CONTENT,
     SOURCE,
+    Answer,
     Call,
     Fault,
     R2Model,
@@ -179,3 +180,107 @@ async def test_a_copy_cancelled_at_any_point_leaves_no_upload(large: None) -> No
         if next(points) <= at:
             break
     assert at > 20
+
+
+async def test_parts_whose_etags_are_no_md5s_are_not_held_to_them(
+    large: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a key of a KMS they look like MD5s, and what comes out of them does not."""
+    real = R2Model.handle
+
+    def with_kms(self: R2Model, *request: Any) -> Any:
+        answer = real(self, *request)
+        assert answer is not None
+        status, headers, body = answer
+        body = body.replace(composed(CONTENT, 10).encode(), b"0" * 32 + b"-6")
+        return status, {**headers, "x-amz-server-side-encryption": "aws:kms"}, body
+
+    monkeypatch.setattr(R2Model, "handle", with_kms)
+    model = R2Model(objects={"k": LARGE})
+    async with client(model) as r2:
+        assert (await r2.copy("k", "to")).etag == "0" * 32 + "-6"
+
+
+async def test_a_source_in_another_bucket_is_no_way_into_a_header() -> None:
+    async with client(R2Model()) as r2:
+        for bucket in ("a/b", "a\r\nx: y", "", "../x"):
+            with pytest.raises(ConfigurationError, match="bucket"):
+                await r2.copy("k", "to", source_bucket=bucket)
+
+
+async def test_an_object_goes_whole_as_long_as_one_request_takes_it(
+    large: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prewarmkit.r2.copying.MAX_PART_BYTES", len(CONTENT))
+    model = R2Model(objects={"k": LARGE, "longer": Stored(CONTENT + b"x", "e", {})})
+    async with client(model) as r2:
+        await r2.copy("k", "to")
+        assert (model.count("copy_object"), model.count("begin")) == (1, 0)
+        await r2.copy("longer", "to2")
+    assert (model.count("copy_object"), model.count("upload_part_copy")) == (1, 6)
+    assert model.objects["to2"].content == CONTENT + b"x"
+
+
+async def test_a_large_copy_keeps_all_that_belongs_to_its_source(large: None) -> None:
+    kept = {
+        "content-type": "a/b",
+        "cache-control": "no-store",
+        "content-disposition": "attachment",
+        "content-encoding": "gzip",
+        "content-language": "de",
+        "expires": "Wed, 21 Oct 2026 07:28:00 GMT",
+        "x-amz-storage-class": "STANDARD_IA",
+        "x-amz-meta-m": "=?utf-8?B?w7w=?=",
+    }
+    model = R2Model(objects={"k": Stored(CONTENT, md5(CONTENT), kept)})
+    async with client(model) as r2:
+        await r2.copy("k", "to")
+    [begun] = [call.headers for call in model.calls if call.operation == "begin"]
+    assert begun.items() >= kept.items()
+
+
+async def test_a_source_whose_metadata_change_meanwhile_is_another_one(large: None) -> None:
+    def change(call: Call) -> None:
+        if call.number == 3:
+            model.objects["k"] = Stored(CONTENT, LARGE.etag, {"x-amz-meta-m": "2"})
+
+    model = R2Model(objects={"k": LARGE}, before=change)
+    async with client(model) as r2:
+        with pytest.raises(BodyFault, match="changed while it was copied"):
+            await r2.copy("k", "to")
+    assert ("to" in model.objects, model.uploads) == (False, {})
+
+
+async def test_a_copied_part_needs_an_etag(large: None) -> None:
+    class Mute(R2Model):
+        def _upload_part_copy(self, call: Call) -> Answer:
+            return *super()._upload_part_copy(call)[:2], b"<CopyPartResult/>"
+
+    model = Mute(objects={"k": LARGE})
+    async with client(model) as r2:
+        with pytest.raises(BodyFault, match="no ETag for part 1"):
+            await r2.copy("k", "to", concurrency=1)
+    assert model.uploads == {}
+
+
+async def test_a_missing_bucket_is_told_from_a_missing_source() -> None:
+    class Nowhere(R2Model):
+        def _head(self, call: Call) -> Answer:
+            return 404, {}, b""
+
+    async with client(Nowhere()) as r2:
+        with pytest.raises(NotFound) as caught:
+            await r2.copy("k", "to")
+    assert caught.value.code == "NoSuchBucket"
+
+
+async def test_a_condition_on_the_destination_that_fails_is_not_tried_again() -> None:
+    model = R2Model(objects={"k": SOURCE, "there": LARGE})
+    async with on_r2(model) as r2:
+        conditions: list[dict[str, Any]] = [{"dest_if_none_match": "*"}, {"dest_if_match": "other"}]
+        for condition in conditions:
+            model.calls.clear()
+            with pytest.raises(PreconditionFailed):
+                await r2.copy("k", "there", concurrency=1, **condition)
+            assert model.count("copy_object") == 1
+    assert model.objects["there"] == LARGE

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlsplit
+
 import pytest
 
 from prewarmkit.errors import ConfigurationError
+from prewarmkit.r2.bodies import chunks_of
 from prewarmkit.r2.headers import conditions, content_type_header, metadata_headers, range_header
 from prewarmkit.r2.naming import base_url, encode_key, endpoint_url
 from prewarmkit.r2.requests import Bucket
@@ -171,3 +176,42 @@ def test_the_payload_is_hashed_only_where_nothing_else_protects_it() -> None:
     assert plain.put("k", b"", content_length=0).payload_hash == (
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     )
+
+
+@pytest.mark.parametrize("metadata", [{1: "x"}, {"a": 1}, {"a": None}, {"a": b"x"}])
+def test_metadata_that_is_no_text_is_refused_by_name(metadata: Any) -> None:
+    with pytest.raises(TypeError, match="metadata"):
+        metadata_headers(metadata)
+
+
+EVIL = "x\r\nHost: evil/../?a=b&c#d\x00"
+
+
+def test_nothing_that_a_caller_or_a_service_gives_leaves_its_place() -> None:
+    """Keys, upload ids and ETags end up percent-encoded or escaped, other texts encoded or refused."""
+    headers = metadata_headers({"m": EVIL})
+    drafts = [
+        BUCKET.put(EVIL, b"", content_length=0, headers=headers),
+        BUCKET.start_upload(EVIL, headers),
+        BUCKET.upload_part(EVIL, EVIL, 1, b"", lambda: chunks_of(b""), b""),
+        BUCKET.list_parts(EVIL, EVIL),
+        BUCKET.complete_upload(EVIL, EVIL, ["</ETag>"]),
+        BUCKET.abort_upload(EVIL, EVIL),
+        BUCKET.copy("to", BUCKET.source(EVIL), source_if_match='"e"'),
+        BUCKET.copy_part(EVIL, EVIL, 1, BUCKET.source(EVIL), (0, 1)),
+        BUCKET.delete(EVIL),
+    ]
+    for draft in drafts:
+        sent = [draft.url, *itertools.chain.from_iterable((*draft.signed, *draft.unsigned))]
+        assert all(text.isascii() and text.isprintable() for text in sent)
+        path = urlsplit(draft.url).path
+        assert path in {"/media/" + quote(EVIL, safe="/"), "/media/to"}
+        assert dict(parse_qsl(urlsplit(draft.url).query)).get("uploadId", EVIL) == EVIL
+    for call in (
+        lambda: content_type_header(EVIL),
+        lambda: conditions(EVIL, None),
+        lambda: conditions(None, EVIL),
+        lambda: BUCKET.copy("to", "s", source_if_match=EVIL),
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            call()

@@ -22,11 +22,14 @@ from prewarmkit.r2.faults import fault_of
 from prewarmkit.r2.requests import Bucket
 from prewarmkit.r2.responses import (
     CommonPrefix,
+    ListedPart,
+    PartsPage,
     parse_completed,
     parse_content_range,
     parse_fields,
     parse_info,
     parse_page,
+    parse_parts,
     parse_upload_id,
     plain_md5,
 )
@@ -273,3 +276,66 @@ def test_content_ranges() -> None:
     assert parse_content_range("bytes 0-4/10") == (0, 4, 10)
     for bad in (None, "", "bytes */10", "bytes 0-4/*", "bytes 5-4/10", "bytes 0-10/10", "items 0-4/10"):
         assert parse_content_range(bad) is None
+
+
+# ── what a hostile service could send ────────────────────────────────────────
+
+
+def test_blanks_may_come_before_a_document() -> None:
+    """A Complete may take minutes, in which blanks keep its connection alive."""
+    assert parse_completed(
+        b" \n" * 99
+        + b'<?xml version="1.0"?>\n<CompleteMultipartUploadResult><ETag>"e-1"</ETag></CompleteMultipartUploadResult>\n'
+    ) == ("e-1")
+    error = fault_of(DRAFT, 200, {}, b"\n \n" + _error("InternalError"))
+    assert (type(error), error.code) == (ServiceFault, "InternalError")
+
+
+def test_documents_in_any_namespace_are_read() -> None:
+    assert parse_fields(b'<s:Error xmlns:s="urn:x"><s:Code> A </s:Code></s:Error>') == {"Code": "A"}
+
+
+def test_a_document_of_too_many_elements_is_not_read() -> None:
+    """16 MiB of them would be half a gigabyte in memory."""
+    with pytest.raises(BodyFault, match="too many"):
+        parse_page(b"<ListBucketResult>" + b"<a/>" * 100_000 + b"</ListBucketResult>")
+    entry = "<Contents><Key>k</Key><Size>1</Size>" + "<x/>" * 12 + "</Contents>"
+    assert len(parse_page(_page(entry * 1000)).entries) == 1000
+
+
+def _parts(number: str = "1", size: str = "5", etag: str = "e", tail: str = "") -> bytes:
+    part = f"<Part><PartNumber>{number}</PartNumber><Size>{size}</Size><ETag>{etag}</ETag></Part>"
+    return f"<ListPartsResult>{part}{tail}</ListPartsResult>".encode()
+
+
+def test_a_page_of_parts_is_read() -> None:
+    assert parse_parts(_parts(etag="&quot;e&quot;")) == PartsPage([ListedPart(1, "e", 5)], None)
+    tail = "<IsTruncated>true</IsTruncated><NextPartNumberMarker>7</NextPartNumberMarker>"
+    assert parse_parts(_parts(tail=tail)).next_after == 7
+
+
+BAD_NUMBERS = ["", "-1", "1.5", "1_0", " 1", "0x1", "\u0663", "\u00b2", "9" * 20, "9" * 5000]
+
+
+@pytest.mark.parametrize("number", BAD_NUMBERS)
+def test_a_number_that_no_service_means_is_a_fault(number: str) -> None:
+    tail = f"<IsTruncated>true</IsTruncated><NextPartNumberMarker>{number}</NextPartNumberMarker>"
+    for document in (_parts(number), _parts(size=number), _parts("0"), _parts(etag=""), _parts(tail=tail)):
+        with pytest.raises(BodyFault):
+            parse_parts(document)
+    with pytest.raises(BodyFault):
+        parse_page(_page(f"<Contents><Key>k</Key><Size>{number}</Size></Contents>"))
+    assert parse_content_range(f"bytes 0-4/{number}") is None
+
+
+def test_a_services_code_and_id_are_as_plain_as_its_words() -> None:
+    body = b"<Error><Code>Evil\nX-Amz-Signature=deadbeef " + b"y" * 9000 + b"</Code></Error>"
+    error = fault_of(DRAFT, 400, {"x-amz-request-id": "i" * 9000}, body)
+    assert error.code is not None
+    assert error.request_id is not None
+    assert (len(error.code), len(error.request_id)) == (100, 200)
+    for text in (str(error), error.code, error.request_id):
+        assert text.isprintable()
+        assert "deadbeef" not in text
+        assert len(text) < 400
+    assert fault_of(DRAFT, 500, {}, b"<Error><Code> </Code></Error>").code is None

@@ -9,10 +9,13 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from attrs import evolve
 from r2_model import (
     AGAIN,
     CONTENT,
     CREDENTIALS,
+    MIB,
+    Answer,
     Call,
     R2Model,
     Stored,
@@ -24,9 +27,12 @@ from r2_model import (
 
 from prewarmkit.errors import (
     BodyFault,
+    NotFound,
+    PreconditionFailed,
     ServiceFault,
 )
-from prewarmkit.r2.tokens import UploadToken
+from prewarmkit.r2.multipart import MAX_PART_BYTES, check_part_size, part_size_for
+from prewarmkit.r2.tokens import UploadToken, digest_of
 
 pytestmark = pytest.mark.anyio
 
@@ -196,3 +202,106 @@ def test_a_token_is_text_without_secrets_and_back() -> None:
                 text.replace("5", "true")):  # fmt: skip
         with pytest.raises(ValueError, match="upload token"):
             UploadToken.from_json(bad)
+
+
+async def test_an_upload_that_begins_anew_unheard_is_not_kept(tiny: None) -> None:
+    """Nobody has a token for it."""
+    model = R2Model()
+    token = await begun(model, CONTENT, upto=3)
+    model.uploads.clear()
+    model.fault = lambda _n, call: "refuse" if call.number == 2 else None
+    async with client(model) as r2:
+        with pytest.raises(ServiceFault):
+            await r2.put("k", CONTENT, resume=token)
+    assert (model.uploads, model.count("begin"), model.count("abort")) == ({}, 1, 1)
+
+
+async def test_an_upload_whose_bucket_is_gone_does_not_begin_anew(tiny: None) -> None:
+    class Gone(R2Model):
+        def _list_parts(self, call: Call) -> Answer:
+            return 404, {}, b"<Error><Code>NoSuchBucket</Code></Error>"
+
+    model = Gone()
+    token = await begun(model, CONTENT, upto=3)
+    async with client(model) as r2:
+        with pytest.raises(NotFound) as caught:
+            await r2.put("k", CONTENT, resume=token)
+    assert (caught.value.code, model.count("begin")) == ("NoSuchBucket", 0)
+
+
+async def test_a_token_that_was_tampered_with_is_refused(tiny: None) -> None:
+    model = R2Model()
+    token = await begun(model, CONTENT, upto=3)
+    async with client(model) as r2:
+        for part_size in (0, -5):
+            with pytest.raises(ValueError, match="part_size"):
+                await r2.put("k", CONTENT, resume=evolve(token, part_size=part_size))
+        model.uploads[token.upload_id].parts[7] = b"one more"
+        with pytest.raises(BodyFault, match="more parts"):
+            await r2.put("k", CONTENT, resume=token)
+
+
+async def test_a_list_of_parts_that_has_no_end_is_a_fault(tiny: None) -> None:
+    class Endless(R2Model):
+        def _list_parts(self, call: Call) -> Answer:
+            status, headers, body = super()._list_parts(call)
+            more = b"<IsTruncated>true</IsTruncated><NextPartNumberMarker>2</NextPartNumberMarker></ListPartsResult>"
+            return status, headers, body.replace(b"</ListPartsResult>", more)
+
+    model = Endless(page=10)
+    token = await begun(model, CONTENT, upto=4)
+    async with client(model) as r2:
+        with pytest.raises(BodyFault, match="again and again"):
+            await r2.put("k", CONTENT, resume=token)
+    assert model.count("list_parts") == 2
+
+
+@pytest.mark.parametrize("code", ["PreconditionFailed", "ConditionalRequestConflict"])
+async def test_only_a_condition_that_fails_for_good_ends_a_kept_upload(code: str, tiny: None) -> None:
+    """R2 has destroyed it then; a conflict may pass."""
+
+    class Refusing(R2Model):
+        def _complete(self, call: Call) -> Answer:
+            return 409, {}, f"<Error><Code>{code}</Code></Error>".encode()
+
+    model = Refusing()
+    async with client(model) as r2:
+        with pytest.raises(PreconditionFailed):
+            await r2.put("k", CONTENT, part_size=10, if_match="e", on_upload=lambda _token: None)
+    assert (len(model.uploads), model.count("abort")) == ((0, 1) if code == "PreconditionFailed" else (1, 0))
+
+
+def test_parts_are_so_large_that_ten_thousand_are_enough() -> None:
+    """R2's largest object has 4.995 TiB, its parts 5 MiB to 4.995 GiB: Cloudflare's docs, r2/platform/limits."""
+    largest = 5 * MIB**2 - 5 * MIB * 1024
+    assert (
+        part_size_for(None, None) == part_size_for(0, None) == part_size_for(160_000 * MIB, None) == 16 * MIB
+    )
+    assert part_size_for(160_000 * MIB + 1, None) == 17 * MIB
+    assert -(-largest // part_size_for(largest, None)) <= 10_000
+    assert check_part_size(part_size_for(largest, None)) == 524 * MIB
+    assert part_size_for(50_000 * MIB, 5 * MIB) == check_part_size(5 * MIB) == 5 * MIB
+    with pytest.raises(ValueError, match="do not fit"):
+        part_size_for(50_000 * MIB + 1, 5 * MIB)
+    for bad in (0, 5 * MIB - 1, MAX_PART_BYTES + 1, 5 * 1024 * MIB):
+        with pytest.raises(ValueError, match="part_size"):
+            check_part_size(bad)
+
+
+async def test_a_stream_may_have_as_many_parts_as_there_may_be(
+    tiny: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prewarmkit.r2.multipart._MAX_PARTS", 3)
+    model = R2Model()
+    async with client(model) as r2:
+        await r2.put("k", iter([bytes(30)]), part_size=10)
+    assert (model.objects["k"].content, model.count("upload_part")) == (bytes(30), 3)
+
+
+def test_a_token_knows_the_headers_in_any_order() -> None:
+    headers = (("content-type", "a/b"), ("x-amz-meta-a", "1"), ("x-amz-meta-b", "2"))
+    assert digest_of(headers) == digest_of(headers[::-1])
+    assert (
+        len({digest_of(headers), digest_of(headers[1:]), digest_of((*headers[:2], ("x-amz-meta-b", "3")))})
+        == 3
+    )

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import threading
 import tracemalloc
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +15,16 @@ from typing import Any, cast
 import anyio
 import anyio.lowlevel
 import pytest
+from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from r2_model import (
     BACKENDS,
+    CONTENT,
     CREDENTIALS,
     FORMS,
     MIB,
+    Answer,
     Call,
     Fault,
     Gauge,
@@ -39,12 +42,15 @@ from r2_model import (
 
 from prewarmkit import R2Client
 from prewarmkit.errors import (
+    AccessDenied,
+    BodyFault,
     ConnectionFault,
     InvalidRequest,
     NotFound,
     PreconditionFailed,
     ServiceFault,
 )
+from prewarmkit.media import ObjectInfo
 from prewarmkit.testing.wire import Wire, serve
 from prewarmkit.transports import Request, Response
 
@@ -274,6 +280,18 @@ async def test_a_part_that_stands_is_not_sent_again(tiny: None) -> None:
     assert model.count("list_parts") == 2  # pages, of two parts each
 
 
+async def test_a_part_that_is_another_one_later_is_sent_once_more(tiny: None) -> None:
+    def replace_a_part(call: Call) -> None:
+        if call.operation == "complete" and model.count("complete") == 1:
+            model.uploads[call.query["uploadId"]].parts[2] = b"another"
+
+    model = R2Model(before=replace_a_part)
+    async with client(model) as r2:
+        await r2.put("k", CONTENT, part_size=10)
+    assert model.objects["k"].content == CONTENT
+    assert [call.number for call in model.calls if call.operation == "upload_part"][6:] == [2]
+
+
 async def test_a_part_that_is_lost_later_is_sent_once_more(tiny: None, tmp_path: Path) -> None:
     """An attempt that was given up fails late and takes the good part with it: Complete finds a part missing."""
 
@@ -472,3 +490,215 @@ async def test_a_large_body_is_hashed_in_a_thread(monkeypatch: pytest.MonkeyPatc
         await r2.put("k", iter([body] * 2), part_size=5 * MIB)
     assert sorted({name for name, _ in threads}) == ["md5", "sha256"]
     assert threading.get_ident() not in {thread for _, thread in threads}
+
+
+async def test_an_abort_that_cannot_even_be_signed_does_not_hide_why(
+    tiny: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Credentials that ran out may be what ended the upload."""
+
+    def sign(call: Call) -> None:
+        if call.operation == "abort":
+            raise KeyError("nobody gives credentials any more")
+
+    model = R2Model(fault=lambda _n, call: "refuse" if call.number else None, before=sign)
+    async with client(model, attempts=1) as r2:
+        with pytest.raises(ServiceFault, match="UploadPart"):
+            await r2.put("k", bytes(50), part_size=10, concurrency=1)
+    assert "could not be aborted" in caplog.text
+
+
+# ── ETags of services, good and bad ──────────────────────────────────────────
+
+
+@define
+class Elsewhere(R2Model):
+    """A service that gives ETags of its own, and takes them back."""
+
+    etag: Callable[[str], str | None] = str
+    more: Mapping[str, str] = field(factory=dict[str, str])
+    given: dict[str, str] = field(factory=dict[str, str])
+
+    def handle(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer | None:
+        for other, etag in self.given.items():
+            body = body.replace(other.strip('"').encode(), etag.encode())
+        answer = super().handle(method, target, headers, body)
+        assert answer is not None
+        status, answered, content = answer
+        if "etag" in answered:
+            etag = answered.pop("etag").strip('"')
+            foreign = self.etag(etag)
+            if foreign is not None:
+                answered["etag"] = foreign
+                self.given[foreign] = etag
+        return status, {**answered, **self.more}, content
+
+
+FOREIGN: list[tuple[Callable[[str], str | None], dict[str, str]]] = [
+    (lambda etag: f'W/"{etag}"', {}),
+    (lambda etag: f'"{etag.upper()}"', {}),
+    (lambda etag: f'"id-{etag[:5]}"', {}),
+    (lambda etag: etag, {}),
+    (lambda etag: f'"{etag[::-1]}"', {"x-amz-server-side-encryption": "aws:kms"}),
+    (lambda etag: f'"{etag[::-1]}"', {"x-amz-server-side-encryption-customer-algorithm": "AES256"}),
+]
+
+
+@pytest.mark.parametrize("number", range(len(FOREIGN)))
+async def test_etags_that_are_no_md5s_raise_no_false_alarm(number: int, tiny: None) -> None:
+    etag, more = FOREIGN[number]
+    model = Elsewhere(etag=etag, more=more)
+    async with client(model) as r2:
+        whole = await r2.put("whole", CONTENT)
+        await r2.put("parts", CONTENT, part_size=10)
+    assert model.objects["whole"].content == model.objects["parts"].content == CONTENT
+    assert whole.etag == (etag(md5(CONTENT)) or "").removeprefix("W/").strip('"')
+
+
+async def test_one_part_whose_etag_is_no_md5_is_enough_not_to_tell(tiny: None) -> None:
+    class Mixed(Elsewhere):
+        def handle(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer | None:
+            self.more = {"x-amz-server-side-encryption": "aws:kms"} if "partNumber=1&" in target else {}
+            return super().handle(method, target, headers, body)
+
+    first = md5(CONTENT[:10])
+    model = Mixed(etag=lambda etag: f'"{etag[::-1]}"' if etag == first else f'"{etag}"')
+    async with client(model) as r2:
+        info = await r2.put("k", CONTENT, part_size=10)
+    assert (model.objects["k"].content, info.etag) == (CONTENT, composed(CONTENT, 10))
+
+
+async def test_a_put_without_an_etag_has_none_and_a_part_needs_one(tiny: None) -> None:
+    async with client(Elsewhere(etag=lambda _etag: None)) as r2:
+        assert (await r2.put("k", CONTENT)).etag is None
+        with pytest.raises(BodyFault, match="no ETag for part 1"):
+            await r2.put("k", CONTENT, part_size=10, concurrency=1)
+
+
+@pytest.mark.parametrize("form", ["bytes", "path", "file", "stream"])
+async def test_other_bytes_than_were_sent_are_a_fault(form: str, tiny: None, tmp_path: Path) -> None:
+    """By the MD5 of the whole, and of each part."""
+    model = Elsewhere(etag=lambda etag: f'"{etag[::-1]}"')
+    async with client(model) as r2:
+        with pytest.raises(BodyFault, match=r"stored with the MD5|arrived with another MD5") as caught:
+            await r2.put("k", body_of(form, CONTENT, [7], tmp_path))
+        assert caught.value.is_retryable
+        with pytest.raises(BodyFault, match="arrived with another MD5"):
+            await r2.put("parts", body_of(form, CONTENT, [7], tmp_path), part_size=10)
+    assert (model.uploads, "parts" in model.objects) == ({}, False)
+
+
+async def test_an_object_that_was_put_together_of_other_parts_is_a_fault(tiny: None) -> None:
+    """By the MD5 of the parts' MD5s, in the answer to Complete."""
+
+    class Wrong(R2Model):
+        def _complete(self, call: Call) -> Answer:
+            status, headers, body = super()._complete(call)
+            return status, headers, body.replace(composed(CONTENT, 10).encode(), b"0" * 32 + b"-6")
+
+    async with client(Wrong()) as r2:
+        with pytest.raises(BodyFault, match="put together with the ETag 0"):
+            await r2.put("k", CONTENT, part_size=10)
+
+
+async def test_a_complete_with_an_etag_of_another_form_raises_no_false_alarm(tiny: None) -> None:
+    class Own(R2Model):
+        def _complete(self, call: Call) -> Answer:
+            status, headers, body = super()._complete(call)
+            return status, headers, body.replace(composed(CONTENT, 10).encode(), md5(CONTENT).encode())
+
+    async with client(Own()) as r2:
+        assert (await r2.put("k", CONTENT, part_size=10)).etag == md5(CONTENT)
+
+
+async def test_a_complete_without_an_etag_has_the_one_that_its_parts_must_give(tiny: None) -> None:
+    class Mute(R2Model):
+        def _complete(self, call: Call) -> Answer:
+            return *super()._complete(call)[:2], b"<CompleteMultipartUploadResult/>"
+
+    async with client(Mute()) as r2:
+        assert (await r2.put("k", CONTENT, part_size=10)).etag == composed(CONTENT, 10)
+
+
+async def test_a_condition_that_fails_at_once_is_a_failure_whatever_is_there(tiny: None) -> None:
+    """The same bytes too: somebody else put them."""
+    model = R2Model()
+    async with client(model) as r2:
+        for part_size in (10, None):
+            await r2.put("k", CONTENT, part_size=part_size)
+            with pytest.raises(PreconditionFailed):
+                await r2.put("k", CONTENT, part_size=part_size, if_none_match="*")
+    assert model.uploads == {}
+
+
+async def test_a_part_that_stands_with_other_bytes_does_not_pass_for_the_one_that_was_sent(
+    tiny: None,
+) -> None:
+    class Garbling(R2Model):
+        def _upload_part(self, call: Call) -> Answer:
+            answer = super()._upload_part(call)
+            if call.number == 2:
+                self.uploads[call.query["uploadId"]].parts[2] = b"garbled"
+            return answer
+
+    model = Garbling(fault=lambda _n, call: "lose" if call.number == 2 else None)
+    async with client(model) as r2:
+        with pytest.raises(ConnectionFault):
+            await r2.put("k", CONTENT, part_size=10, concurrency=1)
+    assert (model.objects, model.uploads, model.count("complete")) == ({}, {}, 0)
+
+
+@pytest.mark.parametrize("form", ["bytes", "path"])
+async def test_a_condition_that_fails_upon_a_retry_for_what_others_wrote_is_a_failure(
+    form: str, tmp_path: Path
+) -> None:
+    content = b"mine" * 500_000
+    for objects in ({"k": Stored(b"theirs", md5(b"theirs"), {})}, dict[str, Stored]()):
+        model = R2Model(objects=objects, fault=lambda n, _call: "refuse" if n == 0 else None)
+        async with client(model) as r2:
+            condition: dict[str, Any] = {"if_none_match": "*"} if objects else {"if_match": "e"}
+            with pytest.raises(PreconditionFailed):
+                await r2.put("k", body_of(form, content, [], tmp_path), **condition)
+        assert (model.objects, model.count("put"), model.count("head")) == (objects, 2, 1)
+
+
+async def test_another_refusal_of_complete_sends_nothing_again(tiny: None) -> None:
+    class Picky(R2Model):
+        def _complete(self, call: Call) -> Answer:
+            return 400, {}, b"<Error><Code>EntityTooSmall</Code></Error>"
+
+    model = Picky()
+    async with client(model) as r2:
+        with pytest.raises(InvalidRequest) as caught:
+            await r2.put("k", CONTENT, part_size=10)
+    assert (caught.value.code, model.count("upload_part"), model.count("list_parts")) == (
+        "EntityTooSmall",
+        6,
+        0,
+    )
+    assert model.uploads == {}
+
+
+async def test_a_part_that_is_refused_for_good_is_not_looked_for(tiny: None) -> None:
+    class Refusing(R2Model):
+        def _upload_part(self, call: Call) -> Answer:
+            super()._upload_part(call)
+            return 403, {}, b"<Error><Code>AccessDenied</Code></Error>"
+
+    model = Refusing()
+    async with client(model) as r2:
+        with pytest.raises(AccessDenied):
+            await r2.put("k", CONTENT, part_size=10, concurrency=1)
+    assert (model.count("upload_part"), model.count("list_parts"), model.uploads) == (1, 0, {})
+
+
+@pytest.mark.parametrize("part_size", [10, None])
+async def test_what_was_written_is_what_is_given_back(part_size: int | None, tiny: None) -> None:
+    model = R2Model()
+    async with client(model) as r2:
+        info = await r2.put("k", CONTENT, content_type="a/b", metadata={"M": "ü"}, part_size=part_size)
+    stored = model.objects["k"]
+    assert stored.headers == {"content-type": "a/b", "x-amz-meta-m": "=?utf-8?B?w7w=?="}
+    assert info == ObjectInfo(
+        key="k", size=len(CONTENT), etag=stored.etag, content_type="a/b", metadata={"m": "ü"}
+    )

@@ -6,6 +6,7 @@ deleted is handed in.
 
 from __future__ import annotations
 
+import traceback
 import unicodedata
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any, NotRequired, TypedDict, cast
 from xml.etree import ElementTree as ET
 
 import anyio
+import anyio.lowlevel
 from attrs import frozen
 
 from prewarmkit.errors import BodyFault, R2Error
@@ -89,7 +91,7 @@ async def put_all(
 ) -> list[PutResult]:
     """Put all items; those of one key one after another, so that the last of them is what stays."""
     results: list[PutResult] = []
-    latest: dict[str, anyio.Event] = {}
+    latest: dict[str, anyio.Event] = {}  # by key as R2 tells keys apart
 
     async def run(
         index: int, key: str, options: dict[str, Any], before: anyio.Event | None, done: anyio.Event
@@ -100,10 +102,12 @@ async def put_all(
             results[index] = PutResult(key, await put(key, **options))
         except Exception as error:  # noqa: BLE001 - it is this item's result
             results[index] = PutResult(key, error=error)
+            _let_go(error)
         finally:
+            options.clear()
             done.set()
-            if latest.get(key) is done:
-                del latest[key]
+            if latest.get(_normalised(key)) is done:
+                del latest[_normalised(key)]
 
     async with parallel(concurrency) as start:
         pairs = cast("Mapping[str, PutBody]", items).items() if isinstance(items, Mapping) else items
@@ -112,11 +116,26 @@ async def put_all(
                 key, options = _arguments(item)
             except TypeError as error:
                 results.append(PutResult(_key_of(item), error=error))
+                _let_go(error)
+                await anyio.lowlevel.checkpoint()
                 continue
             results.append(PutResult(key))
-            before, latest[key] = latest.get(key), anyio.Event()
-            await start(partial(run, index, key, options, before, latest[key]))
+            same, done = _normalised(key), anyio.Event()
+            before, latest[same] = latest.get(same), done
+            await start(partial(run, index, key, options, before, done))
     return results
+
+
+def _let_go(error: BaseException) -> None:
+    """Let go of the bodies that an error's frames hold: results are kept, and bodies may be many and large."""
+    seen: set[int] = set()
+    chain: list[BaseException | None] = [error]
+    while chain:
+        link = chain.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            traceback.clear_frames(link.__traceback__)
+            chain += [link.__cause__, link.__context__]
 
 
 def _arguments(item: object) -> tuple[str, dict[str, Any]]:
@@ -180,8 +199,12 @@ async def delete_all(
 
 
 def _sorted_out(keys: list[str], errors: dict[str, Exception | None]) -> tuple[list[str], list[str]]:
-    """The keys, each once, that can go together, and those that go alone; what is no key has its error."""
-    together: list[str] = []
+    """The keys, each once, that can go together, and those that go alone; what is no key has its error.
+
+    R2 takes two spellings of one text for one key, and need not answer with the one that it was given: of
+    those that go together each has another text.
+    """
+    together: dict[str, str] = {}
     alone: list[str] = []
     for key in dict.fromkeys(keys):
         try:
@@ -189,27 +212,22 @@ def _sorted_out(keys: list[str], errors: dict[str, Exception | None]) -> tuple[l
         except (TypeError, ValueError) as error:
             errors[key] = error
         else:
-            (together if carries_in_xml(key) else alone).append(key)
-    return together, alone
+            if not carries_in_xml(key) or together.setdefault(_normalised(key), key) != key:
+                alone.append(key)
+    return list(together.values()), alone
 
 
 async def _delete_batch(sender: Sender, bucket: Bucket, keys: list[str]) -> dict[str, Exception | None]:
     answer = await sender.fetch(bucket.delete_objects(keys))
     said = parse_deleted(answer.body)
-    # R2 takes two spellings of one text for one key, and need not give back the one that it was given.
-    asked: dict[str, list[str]] = {}
-    for key in keys:
-        asked.setdefault(_normalised(key), []).append(key)
-
-    def spellings(key: str) -> list[str]:
-        return [key] if key in errors else asked.get(_normalised(key), [])
-
+    asked = {_normalised(key): key for key in keys}
     unheard = BodyFault("DeleteObjects: the service did not say what became of this key. Delete it again.")
     errors: dict[str, Exception | None] = dict.fromkeys(keys, unheard)
     for deleted in said.deleted:
-        errors.update(dict.fromkeys(spellings(deleted), None))
+        if (key := asked.get(_normalised(deleted))) is not None:
+            errors[key] = None
     for fault in said.faults:
-        for key in spellings(fault.key):
+        if (key := asked.get(_normalised(fault.key))) is not None:
             errors[key] = _fault_of(bucket, key, fault, answer)
     return errors
 

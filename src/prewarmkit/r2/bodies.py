@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from itertools import islice
-from typing import IO, Protocol, TypeVar, cast, runtime_checkable
+from typing import IO, Protocol, TypeGuard, TypeVar, cast
 
 import anyio
 import anyio.to_thread
-from attrs import define, field
+from attrs import define, field, frozen
 
 from prewarmkit.errors import BodyFault
 
@@ -41,16 +42,25 @@ _CHUNK_BYTES = 256 * 1024
 _SMALL_BYTES = 1024 * 1024  # held in memory; hashing it takes about 2 ms
 
 
-@runtime_checkable
 class _File(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
 
-@runtime_checkable
 class _SeekableFile(_File, Protocol):
     def seek(self, offset: int, whence: int = 0, /) -> int: ...
     def seekable(self) -> bool: ...
     def tell(self) -> int: ...
+
+
+# Not isinstance: from Python 3.12 on it does not see what a wrapper, such as a NamedTemporaryFile, hands on.
+def _is_file(body: object) -> TypeGuard[_File]:
+    return callable(getattr(body, "read", None))
+
+
+def _is_seekable(body: object) -> TypeGuard[_SeekableFile]:
+    return _is_file(body) and all(
+        callable(getattr(body, name, None)) for name in ("seek", "seekable", "tell")
+    )
 
 
 @define
@@ -73,7 +83,7 @@ class KnownBody:
         """A file's bytes anew, exactly `size` of them.
 
         Raises:
-            BodyFault: The file has become shorter.
+            BodyFault: The file has become shorter, or another one.
         """
         assert self._open is not None
         digest = hashlib.md5(usedforsecurity=False)
@@ -81,7 +91,7 @@ class KnownBody:
         left = self.size
 
         def step(file: _File) -> bytes:
-            chunk = file.read(min(_CHUNK_BYTES, left))
+            chunk = _checked(file.read(min(_CHUNK_BYTES, left)))
             digest.update(chunk)
             return chunk
 
@@ -109,7 +119,7 @@ class KnownBody:
         """``size`` bytes from ``offset`` on; several calls may be under way at once.
 
         Raises:
-            BodyFault: The file has become shorter.
+            BodyFault: As for `chunks`.
         """
         if self._read_at is None:
             return memoryview(self.content or b"")[offset : offset + size]
@@ -131,6 +141,7 @@ async def known_body(body: PutBody) -> KnownBody | None:
 
     Raises:
         TypeError: It is nothing that can be uploaded.
+        ValueError: The path is no file's.
         OSError: The path cannot be read.
     """
     if isinstance(body, (bytes, bytearray, memoryview)):
@@ -140,46 +151,76 @@ async def known_body(body: PutBody) -> KnownBody | None:
         return await _from_path(os.fspath(body))
     if isinstance(body, AsyncIterable):
         return None
-    if isinstance(body, _SeekableFile):
+    if _is_seekable(body):
         return await anyio.to_thread.run_sync(_from_file, body)
-    if isinstance(body, (_File, Iterable)):
+    if _is_file(body) or isinstance(body, Iterable):
         return None
     raise TypeError(
         f"body must be bytes, a path, a binary file or an (async) iterable of bytes, not {type(body).__name__}."
     )
 
 
+@frozen
+class _Unchanged:
+    """A path's file, read only while it is the one that it was: not replaced, not written to."""
+
+    file: IO[bytes]
+    version: os.stat_result
+
+    def read(self, size: int = -1, /) -> bytes:
+        chunk = self.file.read(size)
+        now, then = os.fstat(self.file.fileno()), self.version
+        if (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns) != (
+            then.st_dev,
+            then.st_ino,
+            then.st_size,
+            then.st_mtime_ns,
+        ):
+            raise BodyFault("The file was changed while it was read. Put it again.", is_retryable=False)
+        return chunk
+
+
 async def _from_path(path: str) -> KnownBody:
-    def look() -> tuple[int, bytes | None]:
+    def look() -> tuple[os.stat_result, bytes | None]:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - opening a pipe would wait for its other end
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ValueError(f"{path!r} is a pipe or a device: open it, and put the open file.")
         with open(path, "rb") as file:  # noqa: PTH123 - says at once who may not read it
-            size = os.fstat(file.fileno()).st_size
-            return size, (file.read() if size <= _SMALL_BYTES else None)
+            version = os.fstat(file.fileno())
+            return version, (file.read() if version.st_size <= _SMALL_BYTES else None)
 
     @asynccontextmanager
     async def opened() -> AsyncGenerator[_File, None]:
         async with await anyio.open_file(path, "rb") as file:
-            yield file.wrapped
+            yield _Unchanged(file.wrapped, version)
 
     async def read_at(offset: int, count: int) -> bytes:
         def read() -> bytes:
             with open(path, "rb") as file:  # noqa: PTH123 - as above
                 file.seek(offset)
-                return file.read(count)
+                return _Unchanged(file, version).read(count)
 
         return await anyio.to_thread.run_sync(read)
 
-    size, content = await anyio.to_thread.run_sync(look)
+    version, content = await anyio.to_thread.run_sync(look)
     if content is not None:
         return KnownBody(len(content), content)
-    return KnownBody(size, None, opened, read_at)
+    return KnownBody(version.st_size, None, opened, read_at)
 
 
 def _from_file(file: _SeekableFile) -> KnownBody | None:
     if not file.seekable():
         return None
+    _checked(file.read(0))  # text says so here, before anything is sent
     start = file.tell()
-    size = max(0, file.seek(0, os.SEEK_END) - start)
+    try:
+        size = max(0, file.seek(0, os.SEEK_END) - start)
+    except OSError:
+        return None  # one of /proc, whose end nobody knows
     file.seek(start)
+    if not size and file.read(1):
+        file.seek(start)
+        return None  # as above; or a device
     if size <= _SMALL_BYTES:
         content = _read_up_to(file, size)
         return KnownBody(len(content), content)
@@ -247,7 +288,7 @@ async def pieces(body: PutBody, size: int) -> AsyncGenerator[bytearray, None]:
     is_empty = True
     async with aclosing(_chunks(body)) as chunks:
         async for chunk in chunks:
-            rest = memoryview(_checked(chunk)).cast("B")
+            rest = _flat(_checked(chunk))
             while rest:
                 rest = piece.take(rest)
                 if piece.filled == size:
@@ -260,6 +301,11 @@ async def pieces(body: PutBody, size: int) -> AsyncGenerator[bytearray, None]:
         yield piece.content
 
 
+def _flat(chunk: bytes) -> memoryview:
+    view = memoryview(chunk)
+    return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+
+
 async def _chunks(body: PutBody) -> AsyncGenerator[bytes, None]:
     if isinstance(body, AsyncIterable):
         given: AsyncIterator[bytes] = aiter(body)
@@ -267,11 +313,11 @@ async def _chunks(body: PutBody) -> AsyncGenerator[bytes, None]:
             async for chunk in given:
                 yield chunk
         finally:
-            # A generator left half-way would be finished by the garbage collector.
+            # A generator left half-way would be finished by the garbage collector. In no block of ours:
+            # its own ones are left here, and they were entered before.
             if isinstance(given, AsyncGenerator):
-                with anyio.CancelScope(shield=True):
-                    await given.aclose()
-    elif isinstance(body, _File):
+                await given.aclose()
+    elif _is_file(body):
         while chunk := _checked(await anyio.to_thread.run_sync(body.read, _CHUNK_BYTES)):
             yield chunk
     else:

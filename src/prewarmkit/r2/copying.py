@@ -20,7 +20,7 @@ from prewarmkit.r2.headers import metadata_headers
 from prewarmkit.r2.multipart import MAX_PART_BYTES, MultipartUpload, part_size_for
 from prewarmkit.r2.parallel import parallel
 from prewarmkit.r2.requests import Bucket, Draft
-from prewarmkit.r2.responses import parse_copied, parse_fields, plain_etag
+from prewarmkit.r2.responses import has_plain_etags, parse_copied, parse_fields, plain_etag
 from prewarmkit.r2.sender import Answer, Sender
 
 __all__ = ["Copier"]
@@ -142,14 +142,14 @@ class Copier:
         draft = self.bucket.copy_part(self.key, upload.upload_id, number, source, byte_range)
         for left in reversed(range(_TRIES)):
             try:
-                _, etag, _ = await self._fetch(draft)
+                answer, etag, _ = await self._fetch(draft)
             except R2Error as error:
                 if not left or not self._may_try_again(error):
                     raise
             else:
                 if etag is None:
                     raise BodyFault(f"The service gave no ETag for part {number} of {self.key!r}.")
-                upload.confirm(number, etag)
+                upload.confirm(number, etag, is_md5=has_plain_etags(answer.headers))
                 return
 
     async def _fetch(self, draft: Draft) -> tuple[Answer, str | None, datetime | None]:

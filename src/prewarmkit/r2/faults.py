@@ -29,6 +29,7 @@ from prewarmkit.r2.responses import parse_fields
 __all__ = ["fault_of", "request_id_of"]
 
 _MAX_MESSAGE = 200
+_MAX_CODE = 100
 _SECRETISH = re.compile(r"(?i)(signature|credential|token|secret)[^\s=]{0,40}=\S+")
 
 
@@ -121,7 +122,7 @@ def fault_of(
         attempts: How often the request was sent.
     """
     fields = parse_fields(body) or {}
-    code = fields.get("Code") or _CODE_BY_STATUS.get(status) or _missing(draft, status)
+    code = _plain(fields.get("Code", ""), _MAX_CODE) or _CODE_BY_STATUS.get(status) or _missing(draft, status)
     kind = _kind(code, status)
     advice = kind.advice.format(bucket=draft.bucket)
     where = f"{draft.key!r} in the bucket {draft.bucket!r}" if draft.key else f"the bucket {draft.bucket!r}"
@@ -139,7 +140,10 @@ def fault_of(
 
 def request_id_of(headers: Mapping[str, str], fields: Mapping[str, str] | None = None) -> str | None:
     """What the service's support asks for."""
-    return headers.get("cf-ray") or headers.get("x-amz-request-id") or (fields or {}).get("RequestId")
+    header = headers.get("cf-ray") or headers.get("x-amz-request-id")
+    return (
+        header[:_MAX_MESSAGE] if header else _plain((fields or {}).get("RequestId", ""), _MAX_MESSAGE) or None
+    )
 
 
 def _missing(draft: Draft, status: int) -> str | None:
@@ -167,8 +171,11 @@ def _what_came_instead(headers: Mapping[str, str], body: bytes) -> str:
 
 
 def _own_words(message: str) -> str:
-    words = "".join(c if c.isprintable() else " " for c in _SECRETISH.sub(r"\1=…", message)).strip()
-    if not words:
-        return ""
-    cut = words if len(words) <= _MAX_MESSAGE else words[: _MAX_MESSAGE - 1] + "…"
-    return f" ({cut.rstrip('.')})"
+    words = _plain(message, _MAX_MESSAGE).rstrip(".")
+    return f" ({words})" if words else ""
+
+
+def _plain(text: str, longest: int) -> str:
+    """A service's text on one line, cut short, without what could be part of a signature."""
+    words = "".join(c if c.isprintable() else " " for c in _SECRETISH.sub(r"\1=…", text)).strip()
+    return words if len(words) <= longest else words[: longest - 1] + "…"

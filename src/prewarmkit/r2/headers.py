@@ -44,6 +44,8 @@ def metadata_headers(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]
     """
     headers: dict[str, str] = {}
     for name, value in metadata.items():
+        if not isinstance(name, str):
+            raise TypeError(f"metadata: a name must be a str, not {type(name).__name__}.")
         lowered = name.lower()
         if not _META_NAME.fullmatch(lowered):
             raise ValueError(f"metadata: the name {name!r} must be made of letters, digits and '-'.")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from prewarmkit.errors import ConfigurationError
+from prewarmkit.r2.digest import Hasher
 from prewarmkit.r2.retry import AttemptEvent, RetryPolicy, Timeouts
 from prewarmkit.r2.sender import Sender
 from prewarmkit.sigv4.credentials import Credentials, CredentialsProvider
@@ -45,6 +46,7 @@ class Link:
         from prewarmkit.transports.direct import DirectTransport
 
         self.signer = signer
+        self.hasher = Hasher()
         self._is_open = False
         self._own: DirectTransport | None = None
         if transport is None:
@@ -84,6 +86,7 @@ class Link:
     async def close(self) -> None:
         """Close the transport of ours, and never the host's."""
         self._is_open = False
+        self.hasher.close()
         if self._own is not None:
             await self._own.__aexit__(None, None, None)
 

@@ -258,7 +258,7 @@ class MultipartUpload:
                 await self.sender.fetch(self.bucket.abort_upload(self.key, self.upload_id))
             except NotFound:
                 return  # done, or ended already
-            except R2Error as error:
+            except Exception as error:  # noqa: BLE001 - credentials that nobody gives any more, perhaps
                 _logger.warning("The upload of %r could not be aborted: %s", self.key, error)
 
     @property

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator
 
 from prewarmkit.errors import R2Error, TransportError
 from prewarmkit.media import ObjectInfo
+from prewarmkit.r2.digest import Hasher
 from prewarmkit.r2.facts import Facts, headers_of
 from prewarmkit.r2.resume import Rest
 from prewarmkit.transports.base import Response
@@ -31,7 +31,7 @@ class ObjectReader:
     """
 
     def __init__(
-        self, facts: Facts, response: Response, rest: Rest, *, length: int, verify: bool = True
+        self, facts: Facts, response: Response, rest: Rest, *, length: int, hasher: Hasher | None
     ) -> None:
         self.facts = facts
         self.length = length
@@ -42,8 +42,8 @@ class ObjectReader:
         self._broken: str | None = None
         self._failure: R2Error | None = None
         self._is_done = False
-        is_checked = verify and facts.md5 is not None and length == facts.info.size
-        self._sum = hashlib.md5(usedforsecurity=False) if is_checked else None
+        is_checked = hasher is not None and facts.md5 is not None and length == facts.info.size
+        self._sum = hasher.md5(length) if hasher is not None and is_checked else None
 
     @property
     def info(self) -> ObjectInfo:
@@ -83,6 +83,8 @@ class ObjectReader:
                 self._body = (await self._rest.after(self._given, self._broken)).body
                 self._broken = None
                 self.resumed += 1
+            if self._sum is not None:
+                await self._sum.catch_up()
             try:
                 chunk = await anext(self._body)
             except StopAsyncIteration:
@@ -95,7 +97,7 @@ class ObjectReader:
                     raise self._rest.fault(self._given, "more came than was announced.")
                 if chunk:
                     if self._sum is not None:
-                        self._sum.update(chunk)
+                        self._sum.add(chunk)
                     return chunk
         return b""
 
@@ -103,7 +105,7 @@ class ObjectReader:
         if self._given < self.length:
             self._broken = why
             return
-        if self._sum is not None and (found := self._sum.hexdigest()) != self.facts.md5:
+        if self._sum is not None and (found := await self._sum.hexdigest()) != self.facts.md5:
             raise self._rest.wrong(found)
         self._is_done = True
         await self._rest.drop()  # the connection is for others, also while the block goes on

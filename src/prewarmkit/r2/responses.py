@@ -1,7 +1,6 @@
 """What S3 answers mean: headers and XML become values.
 
-Pure: takes bytes and headers, knows no HTTP client. XML is read with expat; a document
-type, which is where XML turns dangerous, ends the reading, and so does sheer size.
+Pure: takes bytes and headers, knows no HTTP client.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from urllib.parse import unquote_plus
-from xml.parsers import expat
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from prewarmkit.errors import BodyFault
 from prewarmkit.media import ObjectInfo
+from prewarmkit.r2.xml import Node, RefusedXml, parse
 
 __all__ = [
     "CommonPrefix",
@@ -27,6 +26,7 @@ __all__ = [
     "ListedPart",
     "Page",
     "PartsPage",
+    "has_plain_etags",
     "parse_completed",
     "parse_content_range",
     "parse_copied",
@@ -40,10 +40,9 @@ __all__ = [
     "plain_md5",
 ]
 
-_MAX_XML_BYTES = 16 * 1024 * 1024  # a page of 1000 keys of 1024 bytes, each byte as %XX, is under 4
-_MAX_DEPTH = 16
+_MAX_DIGITS = 19  # of a number of 64 bits
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 _ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[bBqQ]\?[^?]*\?=")
 
 
@@ -134,11 +133,14 @@ def plain_md5(headers: Mapping[str, str]) -> str | None:
 
     With a key of the customer's or of a KMS it looks like one and is none.
     """
+    etag = (plain_etag(headers.get("etag")) or "").lower()
+    return etag if _MD5.fullmatch(etag) and has_plain_etags(headers) else None
+
+
+def has_plain_etags(headers: Mapping[str, str]) -> bool:
+    """Whether what looks like an MD5 in this answer is one."""
     scheme = headers.get("x-amz-server-side-encryption", "AES256")
-    if scheme != "AES256" or "x-amz-server-side-encryption-customer-algorithm" in headers:
-        return None
-    etag = plain_etag(headers.get("etag"))
-    return etag.lower() if etag is not None and _MD5.fullmatch(etag.lower()) else None
+    return scheme == "AES256" and "x-amz-server-side-encryption-customer-algorithm" not in headers
 
 
 def parse_content_range(value: str | None) -> tuple[int, int, int] | None:
@@ -195,67 +197,10 @@ def _decoded(value: str) -> str:
 # ── XML ──────────────────────────────────────────────────────────────────────
 
 
-@define
-class _Node:
-    name: str
-    text: str = ""
-    children: list[_Node] = field(factory=list["_Node"])
-
-    def get(self, name: str) -> str | None:
-        return next((child.text for child in self.children if child.name == name), None)
-
-    def all(self, name: str) -> list[_Node]:
-        return [child for child in self.children if child.name == name]
-
-
-class _Refused(ValueError):
-    """XML that is not read any further."""
-
-
-def _parse(document: bytes) -> _Node:
-    """The tree of a small document, namespaces left out.
-
-    Raises:
-        _Refused: It is too large or deep, has a document type, or is no XML.
-    """
-    if len(document) > _MAX_XML_BYTES:
-        raise _Refused(f"it is over {_MAX_XML_BYTES} bytes long")
-    root = _Node("")
-    path = [root]
-
-    def start(name: str, _attributes: object) -> None:
-        if len(path) > _MAX_DEPTH:
-            raise _Refused("it is nested too deeply")
-        node = _Node(name.rpartition(" ")[2])
-        path[-1].children.append(node)
-        path.append(node)
-
-    def end(_name: str) -> None:
-        path.pop()
-
-    def text(data: str) -> None:
-        path[-1].text += data
-
-    def refuse(*_doctype: object) -> None:
-        raise _Refused("it has a document type")
-
-    parser = expat.ParserCreate(namespace_separator=" ")
-    parser.buffer_text = True
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    parser.CharacterDataHandler = text
-    parser.StartDoctypeDeclHandler = refuse
+def _read(document: bytes, *expected: str) -> Node:
     try:
-        parser.Parse(document, True)  # noqa: FBT003 - expat takes no keyword here
-    except expat.ExpatError as error:
-        raise _Refused(str(error)) from None
-    return root.children[0]
-
-
-def _read(document: bytes, *expected: str) -> _Node:
-    try:
-        node = _parse(document)
-    except _Refused as error:
+        node = parse(document)
+    except RefusedXml as error:
         raise _not_s3(f"The answer should be a {expected[0]} in XML, but {error}") from None
     if node.name not in expected:
         raise _not_s3(f"The answer should be a {expected[0]}, but is a {node.name[:60]!r}")
@@ -269,8 +214,8 @@ def _not_s3(what: str) -> BodyFault:
 def parse_fields(document: bytes) -> dict[str, str] | None:
     """The children of an ``<Error>`` document; ``None`` if it is no such thing."""
     try:
-        node = _parse(document)
-    except _Refused:
+        node = parse(document)
+    except RefusedXml:
         return None
     if node.name != "Error":
         return None
@@ -311,17 +256,23 @@ def parse_parts(document: bytes) -> PartsPage:
     root = _read(document, "ListPartsResult")
     parts: list[ListedPart] = []
     for node in root.all("Part"):
-        number, size = node.get("PartNumber") or "", node.get("Size") or ""
+        number, size = _number(node.get("PartNumber")), _number(node.get("Size"))
         etag = plain_etag(node.get("ETag"))
-        if not (number.isdecimal() and size.isdecimal() and etag):
+        if not number or size is None or not etag:
             raise _not_s3("A part of the upload lacks its number, size or ETag")
-        parts.append(ListedPart(int(number), etag, int(size)))
+        parts.append(ListedPart(number, etag, size))
     if root.get("IsTruncated") != "true":
         return PartsPage(parts, None)
-    after = root.get("NextPartNumberMarker") or ""
-    if not after.isdecimal():
+    after = _number(root.get("NextPartNumberMarker"))
+    if after is None:
         raise _not_s3("A page of the parts says that there are more, but not how to ask for them")
-    return PartsPage(parts, int(after))
+    return PartsPage(parts, after)
+
+
+def _number(text: str | None) -> int | None:
+    """A number from 0 that a service can mean; ``None``: it is none."""
+    is_one = text is not None and text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
+    return int(text) if text is not None and is_one else None
 
 
 def parse_deleted(document: bytes) -> DeleteAnswer:
@@ -371,13 +322,13 @@ def parse_page(document: bytes) -> Page:
     return Page(entries, token)
 
 
-def _listed(node: _Node, *, is_encoded: bool) -> ObjectInfo:
-    size = node.get("Size")
-    if size is None or not size.isdecimal():
+def _listed(node: Node, *, is_encoded: bool) -> ObjectInfo:
+    size = _number(node.get("Size"))
+    if size is None:
         raise _not_s3("An entry of the listing has no Size")
     return ObjectInfo(
         key=_key(node.get("Key"), is_encoded=is_encoded),
-        size=int(size),
+        size=size,
         etag=plain_etag(node.get("ETag")),
         last_modified=_iso_date(node.get("LastModified")),
         storage_class=node.get("StorageClass"),

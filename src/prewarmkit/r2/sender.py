@@ -28,6 +28,7 @@ from prewarmkit.transports.base import Request, Response, Transport
 
 __all__ = ["Answer", "Calls", "Sender"]
 
+_LENGTH_DIGITS = 19  # of a number of bytes; int() refuses thousands
 _logger = logging.getLogger("prewarmkit.r2")
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
@@ -220,7 +221,7 @@ class Sender:
             call.request_id = request_id_of(headers)
             call.retry_after = retry_after_seconds(headers.get("retry-after"), now=headers.get("date"))
             length = headers.get("content-length", "")
-            call.announced = int(length) if length.isdecimal() else None
+            call.announced = int(length) if length.isdecimal() and len(length) <= _LENGTH_DIGITS else None
             if response.status not in _GOOD:
                 body = await _read(response, _MAX_ERROR_BYTES, draft, cut=True)
                 raise self._fault(call, headers, body)

@@ -180,7 +180,7 @@ class Writer:
                 except NotFound as error:
                     if error.code != "NoSuchUpload":
                         raise
-                    upload.upload_id = None
+                    upload.upload_id, upload.keep = None, False
                     if (done := await self._done(upload, parts)) is not None:
                         return done
                     _logger.info("The upload of %r is gone: it begins anew.", self.key)

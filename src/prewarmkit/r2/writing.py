@@ -60,8 +60,8 @@ class Writing(Operations):
 
         Args:
             key: The object's key.
-            body: Bytes, a path, a binary file (from where it stands), or an (async) iterable of
-                bytes, which is read once.
+            body: Bytes, a path, a binary file (from where it stands, and nobody else's meanwhile), or an (async)
+                iterable of bytes, which is read once. A read that blocks is waited for, also by a cancellation.
             content_type: Such as ``image/png``; without one the service guesses.
             metadata: The object's own; names without regard to case, any text as a value.
             if_match: Only if the object has this ETag.
@@ -77,7 +77,7 @@ class Writing(Operations):
 
         Raises:
             PreconditionFailed: A condition did not hold; nothing was written, and no upload is kept.
-            BodyFault: The service got other bytes, the file changed while it was read, or it is not the
+            BodyFault: The service got other bytes, the path's file changed while it was read, or it is not the
                 body that ``resume`` began with.
             ValueError: An argument that cannot be, or ``resume`` is for another object, part size, content
                 type or metadata.
@@ -116,7 +116,7 @@ class Writing(Operations):
         try:
             await self._link.sender.fetch(self._bucket.delete(key))
         except NotFound as error:
-            if error.code not in {None, "NoSuchKey"}:
+            if error.code != "NoSuchKey":  # a 404 that says nothing may be anybody's
                 raise
         self._has_seen_bucket = True
 
@@ -158,7 +158,7 @@ class Writing(Operations):
         try:
             await self._link.sender.fetch(self._bucket.abort_upload(token.key, token.upload_id))
         except NotFound as error:
-            if error.code not in {None, "NoSuchUpload"}:
+            if error.code != "NoSuchUpload":
                 raise
 
     async def delete_many(

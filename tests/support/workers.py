@@ -1,0 +1,26 @@
+"""Worker processes that the chaos tests start, kill and let finish."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["finish", "start"]
+
+
+def start(script: Path, *arguments: object) -> subprocess.Popen[bytes]:
+    """Start a worker; return once it works."""
+    process = subprocess.Popen(
+        [sys.executable, str(script), *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line == b"ready\n", line + process.stdout.read()
+    return process
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    """Let it work until nothing is left."""
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, b"done\n"), out
