@@ -14,7 +14,7 @@ from typing import Protocol, cast, runtime_checkable
 
 from attrs import define, field, frozen
 
-__all__ = ["Budget", "MemoryBudget", "Window"]
+__all__ = ["Budget", "MemoryBudget", "Window", "check_cost", "seconds_to_wait"]
 
 _SWEEP_AT_LEAST = 1024
 _AFTER = 1e-6  # a window is closed: the same instant at its far end still counts
@@ -98,12 +98,17 @@ class MemoryBudget:
 
     async def take(self, limits: Mapping[str, Sequence[Window]], *, cost: int = 1) -> float:
         """See `Budget.take`."""
-        if isinstance(cost, bool) or not isinstance(cost, int) or cost < 1:
-            raise ValueError(f"cost must be a whole number of calls, 1 or more, not {cost!r}.")
+        check_cost(limits, cost)
         now = self.clock()
         self._sweep(now)
         logs = {name: self._log(name, windows) for name, windows in limits.items()}
-        wait = max((_wait(logs[name], windows, cost, now) for name, windows in limits.items()), default=0.0)
+        wait = max(
+            (
+                seconds_to_wait(logs[name].calls, logs[name].held_until, windows, cost, now)
+                for name, windows in limits.items()
+            ),
+            default=0.0,
+        )
         if wait > 0:
             return wait
         for log in logs.values():
@@ -134,13 +139,35 @@ class MemoryBudget:
         self._sweep_at = max(_SWEEP_AT_LEAST, 2 * len(self._logs))
 
 
-def _wait(log: _Log, windows: Sequence[Window], cost: int, now: float) -> float:
-    wait = max(0.0, log.held_until - now)
-    for window in windows:
+def check_cost(limits: Mapping[str, Sequence[Window]], cost: int) -> None:
+    """Refuse a cost that is none, or that some window never lets through.
+
+    Raises:
+        ValueError: As `Budget.take` says.
+    """
+    if isinstance(cost, bool) or not isinstance(cost, int) or cost < 1:
+        raise ValueError(f"cost must be a whole number of calls, 1 or more, not {cost!r}.")
+    for window in (window for windows in limits.values() for window in windows):
         if cost > window.limit:
             raise ValueError(f"A cost of {cost} never fits into {window}: ask for less at once.")
+
+
+def seconds_to_wait(
+    calls: Sequence[float], held_until: float, windows: Sequence[Window], cost: int, now: float
+) -> float:
+    """Seconds until ``cost`` more calls fit under one name; 0: they do now.
+
+    Args:
+        calls: When the calls of the longest window were, oldest first.
+        held_until: When a hold ends; ``-inf``: there is none.
+        windows: What holds for the name.
+        cost: Calls to spend.
+        now: By the same clock.
+    """
+    wait = max(0.0, held_until - now)
+    for window in windows:
         # The call that must have left the window before `cost` more fit in.
         blocking = window.limit - cost
-        if len(log.calls) > blocking and now - log.calls[-1 - blocking] <= window.seconds:
-            wait = max(wait, log.calls[-1 - blocking] + window.seconds - now + _AFTER)
+        if len(calls) > blocking and now - calls[-1 - blocking] <= window.seconds:
+            wait = max(wait, calls[-1 - blocking] + window.seconds - now + _AFTER)
     return wait

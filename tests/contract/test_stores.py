@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
-from prewarmkit.stores import MemoryStore, SqliteStore
+from prewarmkit.stores import MediaStore, MemoryStore, PostgresStore, SqliteStore
 from prewarmkit.testing.clock import FakeClock
 from prewarmkit.testing.contracts.store import StoreContract
+from prewarmkit.testing.postgres import PostgresServer
+from prewarmkit.testing.postgres_time import shift_rows
 
 
 class TestMemoryStore(StoreContract):
@@ -24,3 +30,41 @@ class TestSqliteStore(StoreContract):
     async def store(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[SqliteStore]:
         async with SqliteStore(tmp_path / "prewarm.db", clock=clock) as store:
             yield store
+
+
+@pytest.fixture(scope="session")
+def dsn() -> Iterator[str]:
+    """One server for the whole run, one database."""
+    with PostgresServer() as server:
+        yield server.create_database()
+
+
+class TestPostgresStore(StoreContract):
+    """On a real server, each test in a schema of its own; time passes by shifting its rows' times."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        return FakeClock(now=time.time())
+
+    @pytest.fixture
+    def schema(self, dsn: str) -> Iterator[str]:
+        name = f"it's a {secrets.token_hex(4)}"
+        yield name
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
+
+    @pytest.fixture
+    async def store(self, dsn: str, schema: str) -> AsyncIterator[PostgresStore]:
+        async with PostgresStore(dsn, schema=schema, auto_migrate=True) as store:
+            self.moved = (dsn, schema)
+            yield store
+
+    async def advance(self, store: MediaStore, clock: FakeClock, seconds: float) -> None:
+        del store
+        dsn, schema = self.moved
+        shift_rows(dsn, seconds, schema=schema)
+        clock.advance(seconds)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from prewarmkit.cli import schema
 from prewarmkit.cli.demo import arguments as demo
 
 __all__ = ["main"]
@@ -26,6 +27,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"prewarmkit {version('prewarmkit')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     demo.add_arguments(commands.add_parser("demo", help="run the main job on real servers on this machine"))
+    schema.add_migrate(commands.add_parser("migrate", help="make or update the tables in PostgreSQL"))
+    schema.add_verify(
+        commands.add_parser("verify", help="compare the tables in PostgreSQL with this version")
+    )
+    schema.add_sql(commands.add_parser("sql", help="print the SQL of the tables"))
     return parser
 
 

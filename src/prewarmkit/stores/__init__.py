@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prewarmkit.stores.base import Turn as Turn
     from prewarmkit.stores.lifecycle import State as State
     from prewarmkit.stores.memory import MemoryStore as MemoryStore
+    from prewarmkit.stores.postgres import PostgresStore as PostgresStore
     from prewarmkit.stores.sqlite import SqliteStore as SqliteStore
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "MediaStore",
     "MemoryStore",
     "Outcome",
+    "PostgresStore",
     "Released",
     "Retry",
     "Row",
@@ -75,6 +77,10 @@ _DEFINED_IN = {
     **dict.fromkeys(
         ("MemoryStore",),
         "prewarmkit.stores.memory",
+    ),
+    **dict.fromkeys(
+        ("PostgresStore",),
+        "prewarmkit.stores.postgres",
     ),
     **dict.fromkeys(
         ("SqliteStore",),

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from prewarmkit.budget import Window
 from prewarmkit.errors import QueueFull
 from prewarmkit.media import MediaKind, Warmed
 from prewarmkit.stores.base import (
@@ -322,3 +323,37 @@ class StoreCacheContract(StoreSuite):
         assert sorted(lease.id.key for lease in leases) == sorted(keys)
         await store.turn([Failed(lease, f"reason {lease.id.key}") for lease in leases])
         assert await store.requeue(reason="reason it's") == 1
+
+    async def test_a_budget_gives_no_more_than_its_windows_let_through(self, store: MediaStore) -> None:
+        """By name: all windows of all names at once, or nothing."""
+        budget, again = store.budget("bot"), store.budget("bot")
+        chat, bot = [Window(2, 60)], [Window(3, 60)]
+        assert [await each.take({"chat": chat, "bot": bot}) for each in (budget, again)] == [0.0, 0.0]
+        assert 0 < await budget.take({"chat": chat, "bot": bot}) <= 60.001
+        assert await budget.take({"bot": bot}) == 0.0
+        assert 0 < await again.take({"other": chat, "bot": bot}) <= 60.001
+        assert await budget.take({"other": chat}, cost=2) == 0.0
+        assert await store.budget("another").take({"bot": bot}) == 0.0
+        assert await budget.take({}) == 0.0
+
+    async def test_a_held_name_gives_nothing_and_the_others_go_on(self, store: MediaStore) -> None:
+        """A 429 said so; a later, shorter one does not end it sooner."""
+        budget = store.budget("bot")
+        await budget.hold("chat", 100)
+        await budget.hold("chat", 1)
+        assert 90 < await budget.take({"chat": []}) <= 100
+        assert await budget.take({"other": [Window(1, 1)]}) == 0.0
+
+    @pytest.mark.parametrize("cost", [0, -1, 3])
+    async def test_a_cost_that_never_fits_is_an_error(self, store: MediaStore, cost: int) -> None:
+        """Waiting for it would be waiting for ever."""
+        with pytest.raises(ValueError, match=str(cost)):
+            await store.budget("bot").take({"bot": [Window(2, 1)]}, cost=cost)
+
+    async def test_a_listing_goes_on_after_a_row_and_ends(self, store: MediaStore) -> None:
+        """By the cursor of the last row of a page."""
+        await store.enqueue([job("1"), job("2")])
+        [first] = await store.list(limit=1)
+        [second] = await store.list(after=first.cursor, limit=5)
+        assert {first.id.key, second.id.key} == {"1", "2"}
+        assert await store.list(after=second.cursor) == []

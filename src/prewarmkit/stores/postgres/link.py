@@ -1,0 +1,347 @@
+"""Connections to PostgreSQL for `PostgresStore`: a few of our own, or the host's pool.
+
+Of our own, one is for turns and a small stack, last used first, for all else. A call that
+fails for the connection's sake closes it and says `StoreError`; the next call makes another.
+Every call is bounded in time, so that a server that fell silent is not waited for.
+This file knows psycopg's connections and errors; it must never know what a row means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import select
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Protocol, TypeVar, cast
+
+import psycopg
+from attrs import define, field
+from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow, tuple_row
+
+from prewarmkit.errors import ConfigurationError, PrewarmKitError, StoreError
+from prewarmkit.stores.postgres.errors import describe, translated
+
+__all__ = ["CALL_SECONDS", "Connection", "HostPool", "Link", "Session", "parsed"]
+
+logger = logging.getLogger("prewarmkit.stores")
+
+T = TypeVar("T")
+Connection = psycopg.AsyncConnection[Any]
+
+CALL_SECONDS = 30.0
+_CONNECT_SECONDS = 10
+_WATCH_SECONDS = 2.0
+_MOST_IDLE = 4
+_MOST_OPEN = 8
+_UNPREPARED = (pg.InvalidSqlStatementName, pg.DuplicatePreparedStatement)
+
+
+class HostPool(Protocol):
+    """What we use of a ``psycopg_pool.AsyncConnectionPool``."""
+
+    def connection(self) -> AbstractAsyncContextManager[Any]:
+        """Lend a connection."""
+        ...
+
+
+@define(eq=False)
+class Session:
+    """One connection for one call, in autocommit, with the named queries at hand."""
+
+    connection: Connection
+    queries: Mapping[str, bytes]
+    is_prepared: bool
+    cursor: psycopg.AsyncRawCursor[TupleRow] = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.cursor = self._new_cursor()
+
+    async def send(self, query: str, *values: Any) -> psycopg.AsyncRawCursor[TupleRow]:
+        """Run a named query; inside a pipeline its rows can be fetched once that has ended."""
+        return await self._new_cursor().execute(self.queries[query], values, prepare=self.is_prepared)
+
+    def _new_cursor(self) -> psycopg.AsyncRawCursor[TupleRow]:
+        cursor = psycopg.AsyncRawCursor(self.connection, row_factory=tuple_row)
+        cursor.format = psycopg.pq.Format.BINARY
+        return cursor
+
+    async def rows(self, query: str, *values: Any) -> list[TupleRow]:
+        """The rows of a named query; outside of a pipeline."""
+        await self.cursor.execute(self.queries[query], values, prepare=self.is_prepared)
+        return await self.cursor.fetchall()
+
+    async def change(self, query: str, *values: Any) -> int:
+        """How many rows a named query changed."""
+        return (await self.send(query, *values)).rowcount
+
+
+@define(eq=False)
+class Watch:
+    """Ends reads that take too long, by one timer for all: a timer each costs more than all else here."""
+
+    _began: dict[asyncio.Task[Any] | None, float] = field(init=False, factory=dict[Any, float])
+    _ended: set[asyncio.Task[Any] | None] = field(init=False, factory=set[Any])
+    _timer: asyncio.TimerHandle | None = field(init=False, default=None)
+
+    def enter(self, task: asyncio.Task[Any] | None) -> None:
+        """A read begins."""
+        self._began[task] = time.monotonic()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._look)
+
+    def leave(self, task: asyncio.Task[Any] | None) -> None:
+        """It ended."""
+        self._began.pop(task, None)
+        self._ended.discard(task)
+
+    def has_ended(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether it was we who cancelled it; the cancellation is taken back then."""
+        if task not in self._ended or task is None:
+            return False
+        return task.uncancel() == 0
+
+    def close(self) -> None:
+        """Watch no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        late = time.monotonic() - CALL_SECONDS
+        for task in [task for task, began in self._began.items() if began < late and task is not None]:
+            del self._began[task]
+            self._ended.add(task)
+            task.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_WATCH_SECONDS, self._look) if self._began else None
+
+
+@define(eq=False)
+class Link:
+    """The connections of one store.
+
+    Attributes:
+        source: A connection string, or the host's pool.
+        queries: The named queries, ready to be sent.
+        schema: For messages.
+    """
+
+    source: str | HostPool = field(repr=False)
+    queries: Mapping[str, bytes] = field(repr=False)
+    schema: str
+    is_open: bool = field(init=False, default=False)
+    _is_prepared: bool = field(init=False, default=True)
+    _idle: list[Session] = field(init=False, factory=list[Session], repr=False)
+    _turns: list[Session] = field(init=False, factory=list[Session], repr=False)
+    _watch: Watch = field(init=False, factory=Watch, repr=False)
+    _room: asyncio.Semaphore | None = field(init=False, default=None, repr=False)
+
+    @property
+    def where(self) -> str:
+        """Host, port and database, for messages; never the password."""
+        return describe(self.source) if isinstance(self.source, str) else "the pool that was handed in"
+
+    async def open(self) -> None:
+        """Connect once, so that a wrong address shows at once."""
+        if self.is_open:
+            raise RuntimeError(f"The store on {self.where} is entered already: share it, or make another.")
+        self.is_open, self._room = True, asyncio.Semaphore(_MOST_OPEN)
+        try:
+            await self.call(_ping, is_read=True)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close what is ours."""
+        self.is_open = False
+        self._watch.close()
+        await self._drop_idle()
+
+    async def call(
+        self,
+        work: Callable[[Session], Awaitable[T]],
+        *,
+        is_read: bool = False,
+        is_turn: bool = False,
+        seconds: float = CALL_SECONDS,
+    ) -> T:
+        """Run ``work`` on a connection.
+
+        Args:
+            work: What to do; one that reads may be run twice.
+            is_read: Whether to try again on a fresh connection where the first one broke.
+            is_turn: Whether to use the connection that is kept for turns.
+            seconds: Most that it may take.
+
+        Raises:
+            StoreError: The database could not do it.
+        """
+        tries = 2 if is_read else 1
+        while True:
+            try:
+                async with (
+                    asyncio.timeout(seconds),
+                    self._session(self._turns if is_turn else self._idle) as session,
+                ):
+                    return await work(session)
+            except _UNPREPARED as error:
+                if not self._is_prepared:
+                    raise translated(error, self.where, self.schema) from None
+                await self._go_unprepared()
+            except PrewarmKitError:
+                raise
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                tries -= 1
+                is_lost = not isinstance(error, (pg.QueryCanceled, pg.LockNotAvailable, pg.DiskFull))
+                if is_lost:
+                    await self._drop_idle()
+                if not tries or not is_lost:
+                    raise translated(error, self.where, self.schema) from None
+            except psycopg.Error as error:
+                raise translated(error, self.where, self.schema) from None
+            except TimeoutError:
+                await self._drop_idle()
+                raise StoreError(
+                    f"The database at {self.where} did not answer within {seconds:.3g} s."
+                ) from None
+
+    async def read(self, query: str, *values: Any) -> list[TupleRow]:
+        """The rows of one named query that only reads: `call` on its shortest way."""
+        idle = self._idle
+        if idle and self.is_open:
+            session, task = idle.pop(), asyncio.current_task()
+            self._watch.enter(task)
+            try:
+                cursor = session.cursor
+                await cursor.execute(self.queries[query], values, prepare=session.is_prepared)
+                rows = await cursor.fetchall()
+            except _UNPREPARED:
+                await _close(session.connection)
+                await self._go_unprepared()
+            except psycopg.Error:
+                await _close(session.connection)  # whatever it was, `call` meets it again and says it
+            except BaseException:
+                await _close(session.connection)
+                if self._watch.has_ended(task):
+                    raise StoreError(
+                        f"The database at {self.where} did not answer within {CALL_SECONDS:.3g} s."
+                    ) from None
+                raise
+            else:
+                if self.is_open:
+                    idle.append(session)
+                else:
+                    await _close(session.connection)
+                return rows
+            finally:
+                self._watch.leave(task)
+        return await self.call(lambda session: session.rows(query, *values), is_read=True)
+
+    # ── connections ──────────────────────────────────────────────────────────
+
+    @asynccontextmanager
+    async def _session(self, stack: list[Session]) -> AsyncGenerator[Session]:
+        if not self.is_open or self._room is None:
+            raise ConfigurationError(
+                f"The store on {self.where} is not open: enter it first with `async with PostgresStore(...)`."
+            )
+        if not isinstance(self.source, str):
+            async with self._lent(self.source) as connection:
+                is_prepared = self._is_prepared and connection.prepare_threshold is not None
+                yield Session(connection, self.queries, is_prepared)
+            return
+        async with self._room:
+            session = self._pop(stack)
+            if session is None:
+                session = Session(await connect(self.source), self.queries, self._is_prepared)
+            try:
+                yield session
+            finally:
+                if self.is_open and len(stack) < _MOST_IDLE and _is_idle(session.connection):
+                    stack.append(session)
+                else:
+                    await _close(session.connection)
+
+    @staticmethod
+    @asynccontextmanager
+    async def _lent(pool: HostPool) -> AsyncGenerator[Connection]:
+        async with pool.connection() as lent:
+            connection = cast("Connection", lent)
+            was = connection.autocommit
+            if not was:
+                await connection.set_autocommit(True)
+            try:
+                yield connection
+            finally:
+                if not was and _is_idle(connection):
+                    await connection.set_autocommit(False)
+
+    @staticmethod
+    def _pop(stack: list[Session]) -> Session | None:
+        """The one used last that the server has not hung up on."""
+        while stack:
+            session = stack.pop()
+            # An idle connection has nothing to read but its end, or its last words.
+            if _is_idle(session.connection) and not _has_news(session.connection):
+                return session
+            session.connection.pgconn.finish()
+        return None
+
+    async def _go_unprepared(self) -> None:
+        """A pooler between us hands each statement to another connection of the server."""
+        if self._is_prepared:
+            logger.info("%s: prepared statements get lost on the way; going on without", self.where)
+        self._is_prepared = False
+        await self._drop_idle()
+
+    async def _drop_idle(self) -> None:
+        for stack in (self._turns, self._idle):
+            while stack:
+                await _close(stack.pop().connection)
+
+
+async def connect(dsn: str, **options: Any) -> Connection:
+    """A connection of our own, in autocommit."""
+    known = parsed(dsn)
+    options.setdefault("connect_timeout", known.get("connect_timeout", _CONNECT_SECONDS))
+    options.setdefault("application_name", known.get("application_name", "prewarmkit"))
+    return await psycopg.AsyncConnection.connect(dsn, autocommit=True, **options)
+
+
+def parsed(dsn: str) -> dict[str, Any]:
+    """The parts of a connection string.
+
+    Raises:
+        ConfigurationError: It is none; the message repeats nothing of it.
+    """
+    try:
+        return dict(conninfo_to_dict(dsn))
+    except psycopg.ProgrammingError:
+        raise ConfigurationError(
+            "dsn must be a connection string: postgresql://user@host/database, or host=… dbname=…."
+        ) from None  # the parser's message repeats parts of it
+
+
+async def _ping(session: Session) -> None:
+    await session.connection.execute("SELECT 1")
+
+
+def _is_idle(connection: Connection) -> bool:
+    return not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE
+
+
+def _has_news(connection: Connection) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+async def _close(connection: Connection) -> None:
+    with suppress(psycopg.Error, OSError):
+        await connection.close()

@@ -1,0 +1,81 @@
+"""PostgreSQL's named queries and migrations for one schema, as they are sent.
+
+The files have places for the schema's name, quoted here, and for the order's constants.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from attrs import frozen
+from psycopg import sql
+
+from prewarmkit.stores.lifecycle import AGEING_SECONDS
+from prewarmkit.stores.sql import load_migrations, load_queries, load_text, migration_names
+
+__all__ = ["Migration", "adoption_sql", "migrations_for", "queries_for"]
+
+_LIVE_YEARS = -2000  # before every age that a row can have, and within what a timestamp holds
+_FRAGMENTS = ("looked", "sharable")
+
+
+@frozen
+class Migration:
+    """One step of the schema.
+
+    Attributes:
+        number: Its place.
+        name: Its file's name.
+        sql: What it does.
+        is_concurrent: Whether it must run outside a transaction (``CREATE INDEX CONCURRENTLY``).
+    """
+
+    number: int
+    name: str
+    sql: str
+    is_concurrent: bool
+
+
+def queries_for(schema: str) -> dict[str, bytes]:
+    """Every named query for the tables in ``schema``."""
+    texts = load_queries("postgres")
+    places = _places(schema)
+    fragments = {name: _filled(texts[name], places) for name in _FRAGMENTS}
+    return {name: _filled(text, places | fragments).as_bytes(None) for name, text in texts.items()}
+
+
+def migrations_for(schema: str, *, is_concurrent: bool = True) -> list[Migration]:
+    """Every migration for ``schema``; without ``is_concurrent`` all can run in one transaction."""
+    names = migration_names("postgres")
+    places = _places(schema)
+    return [
+        Migration(
+            number,
+            names[number].removesuffix(".concurrently"),
+            _filled(
+                text,
+                places | {"concurrently": sql.SQL("CONCURRENTLY" if is_concurrent else "")},
+            ).as_string(None),
+            names[number].endswith(".concurrently"),
+        )
+        for number, text in load_migrations("postgres")
+    ]
+
+
+def adoption_sql(schema: str) -> str:
+    """The script that takes the original system's rows over."""
+    return _filled(load_text("postgres", "adopt_original.sql"), _places(schema)).as_string(None)
+
+
+def _places(schema: str) -> dict[str, Any]:
+    return {
+        "schema": sql.Identifier(schema),
+        "tokens": sql.Literal(sql.Identifier(schema, "media_cache_token").as_string(None)),
+        "live": sql.SQL("make_interval(years => {})").format(sql.Literal(_LIVE_YEARS)),
+        "ageing": sql.SQL("make_interval(secs => {})").format(sql.Literal(AGEING_SECONDS)),
+    }
+
+
+def _filled(text: str, places: dict[str, Any]) -> sql.Composed:
+    # The text comes from a file of this package, which is as good as a literal.
+    return sql.SQL(cast("Any", text)).format(**places)

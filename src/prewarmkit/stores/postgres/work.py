@@ -1,0 +1,304 @@
+"""A turn with PostgreSQL: outcomes told, rows leased, leases held, in one commit.
+
+The statements of a turn go out together (a pipeline) and are one transaction of the server.
+Each outcome applies only where (row, warming, token) still match; the answers say which did.
+This file knows the queries of ``turn.sql`` and nothing of connections.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import psycopg
+from attrs import define, evolve, field, frozen
+from psycopg import errors as pg
+from psycopg.rows import TupleRow
+
+from prewarmkit.media import MediaKind, Warmed
+from prewarmkit.stores.base import Failed, Lease, Looked, MediaId, Outcome, Released, Retry, Succeeded, Turn
+from prewarmkit.stores.postgres.count import Waiting
+from prewarmkit.stores.postgres.link import Session
+from prewarmkit.stores.postgres.rows import (
+    as_lease,
+    as_looked,
+    details_text,
+    id_arrays,
+    is_text,
+    number_array,
+    text_array,
+    weak_text,
+)
+
+__all__ = ["REFUSALS", "Doubts", "heartbeat", "landed", "look_up", "whole_turn"]
+
+logger = logging.getLogger("prewarmkit.stores")
+
+Cursor = psycopg.AsyncRawCursor[TupleRow]
+REFUSALS = (psycopg.DataError, psycopg.IntegrityError, pg.ProgramLimitExceeded)
+"""What the database says to one value that it cannot keep."""
+
+_LOOK_UP = 500
+
+
+async def whole_turn(
+    session: Session,
+    waiting: Waiting,
+    doubts: Doubts,
+    settle: Sequence[Outcome],
+    lease: int,
+    targets: Collection[str] | None,
+    lease_seconds: float,
+) -> Turn:
+    """A turn that no single row holds up."""
+    if doubts.blocked:
+        _, doubts.blocked = await settle_singly(session, doubts.blocked)
+    try:
+        turn = await take_turn(session, waiting, settle, lease, targets, lease_seconds)
+    except (*REFUSALS, pg.LockNotAvailable):
+        if not settle:
+            raise
+        lost, blocked = await settle_singly(session, settle)
+        doubts.blocked += blocked
+        turn = evolve(await take_turn(session, waiting, (), lease, targets, lease_seconds), lost=lost)
+    if asked := doubts.among(turn.lost):
+        applied = await landed(session, asked)
+        turn = evolve(turn, lost=[outcome for outcome in turn.lost if outcome not in applied])
+    return turn
+
+
+async def take_turn(
+    session: Session,
+    waiting: Waiting,
+    settle: Sequence[Outcome],
+    lease: int,
+    targets: Collection[str] | None,
+    lease_seconds: float,
+) -> Turn:
+    """Settle, sweep, lease and count in one transaction."""
+    groups = _grouped(settle)
+    names = None if targets is None else sorted(set(targets))
+    came: Cursor | None = None
+    counted: Cursor | None = None
+    async with session.connection.pipeline():
+        await session.send("plan")
+        told = [(group, await _tell(session, query, group)) for query, group in groups.items() if group]
+        await session.send("sweep")
+        if lease > 0 and names is not None and len(names) == 1:
+            came = await session.send("lease_one", *names, lease, lease_seconds)
+        elif lease > 0:
+            came = await session.send(
+                "lease_many", None if names is None else text_array(names), lease, lease_seconds
+            )
+        soon = await session.send("soon")
+        if waiting.is_cheap:
+            counted = await session.send("waiting")
+    if counted is not None:
+        waiting.learn(await counted.fetchall())
+    [[next_due]] = await soon.fetchall()
+    rows = [] if came is None else sorted(await came.fetchall(), key=_place)
+    return Turn(
+        leased=[as_lease(row) for row in rows],
+        lost=await _lost(told, settle),
+        pending=waiting.of(names),
+        next_due=None if next_due is None else max(0.0, next_due),
+    )
+
+
+def _place(row: Sequence[Any]) -> int:
+    return int(row[0])
+
+
+# ── outcomes ─────────────────────────────────────────────────────────────────
+
+
+@define(eq=False)
+class Doubts:
+    """Outcomes of which the store cannot say yet what became of them.
+
+    Attributes:
+        unheard: Told in a turn whose answer never came: applied, or not.
+        blocked: Not told yet, since somebody's open transaction has their rows locked. A row
+            that stays locked until its lease is over is warmed again.
+    """
+
+    unheard: set[tuple[MediaId, int]] = field(init=False, factory=set[tuple[MediaId, int]])
+    blocked: list[Outcome] = field(init=False, factory=list[Outcome])
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """A turn with these failed."""
+        self.unheard.update((outcome.lease.id, outcome.lease.token) for outcome in outcomes)
+
+    def among(self, lost: Sequence[Outcome]) -> list[Outcome]:
+        """Those that a turn had told before; to be asked about once."""
+        if not self.unheard:
+            return []
+        asked = [outcome for outcome in lost if (outcome.lease.id, outcome.lease.token) in self.unheard]
+        self.unheard.clear()
+        return asked
+
+
+@frozen
+class _Told:
+    """An outcome, and where it stood in what the caller gave."""
+
+    place: int
+    outcome: Outcome
+
+
+def _grouped(outcomes: Sequence[Outcome]) -> dict[str, list[_Told]]:
+    """Outcomes by the query that tells them, each group in the order of the rows.
+
+    One order for all, so that two processes never wait for each other's rows in a circle.
+    """
+    # Successes last: rows that go back to waiting in this turn take over a handle of the same content.
+    groups: dict[str, list[_Told]] = {"put_back": [], "fail": [], "succeed": []}
+    for place, outcome in enumerate(outcomes):
+        kept = _keepable(outcome)
+        query = (
+            "succeed" if isinstance(kept, Succeeded) else "fail" if isinstance(kept, Failed) else "put_back"
+        )
+        groups[query].append(_Told(place, kept))
+    for group in groups.values():
+        group.sort(key=lambda told: told.outcome.lease.id)
+    return groups
+
+
+def _keepable(outcome: Outcome) -> Outcome:
+    """An outcome that PostgreSQL can keep: one value that it cannot must not hold up the others."""
+    match outcome:
+        case Succeeded(lease, warmed):
+            texts = (warmed.handle, warmed.unique_id, *warmed.weak)
+            if not all(map(is_text, texts)):
+                return Failed(
+                    lease, "media_unfit: the handle is no text that PostgreSQL keeps (NUL, or no Unicode)"
+                )
+            return outcome
+        case Retry(_, _, reason) | Failed(_, reason):
+            return outcome if is_text(reason) else evolve(outcome, reason=_cleaned(reason))
+        case Released():
+            return outcome
+
+
+def _cleaned(text: str) -> str:
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+async def _tell(session: Session, query: str, group: Sequence[_Told]) -> Cursor:
+    outcomes = [told.outcome for told in group]
+    held = [*id_arrays([outcome.lease.id for outcome in outcomes])]
+    held.append(number_array([outcome.lease.token for outcome in outcomes]))
+    return await session.send(query, *held, *_said(outcomes))
+
+
+def _said(outcomes: Sequence[Outcome]) -> list[str]:
+    """What outcomes of one group say beside whose they are: the parameters that follow the tokens."""
+    given = [each for each in outcomes if isinstance(each, Succeeded)]
+    if given:
+        return _said_of_success([each.warmed for each in given], [each.lease.id.kind for each in given])
+    failed = [each.reason for each in outcomes if isinstance(each, Failed)]
+    if failed:
+        return [text_array(failed)]
+    back = [
+        (each.delay, each.reason, int(each.refund)) if isinstance(each, Retry) else (0.0, None, 1)
+        for each in outcomes
+    ]
+    return [
+        number_array([delay for delay, _, _ in back]),
+        text_array([reason for _, reason, _ in back]),
+        number_array([refund for _, _, refund in back]),
+    ]
+
+
+def _said_of_success(given: Sequence[Warmed], asked: Sequence[MediaKind]) -> list[str]:
+    delivered = [None if each.kind is kind else each.kind for each, kind in zip(given, asked, strict=True)]
+    return [
+        text_array([each.handle for each in given]),
+        text_array(delivered),
+        text_array([each.unique_id for each in given]),
+        text_array([weak_text(each.weak) for each in given]),
+        text_array([details_text(each.details) for each in given]),
+        number_array([None if each.expires_at is None else each.expires_at.timestamp() for each in given]),
+    ]
+
+
+async def _lost(told: Sequence[tuple[Sequence[_Told], Cursor]], settle: Sequence[Outcome]) -> list[Outcome]:
+    """What did not apply, as and where the caller gave it."""
+    lost: set[int] = set()
+    for group, cursor in told:
+        applied = {row[0] for row in await cursor.fetchall()}
+        lost.update(each.place for n, each in enumerate(group, 1) if n not in applied)
+    return [settle[place] for place in sorted(lost)]
+
+
+async def settle_singly(session: Session, settle: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    """Tell outcomes one by one, after the database refused a batch; return those lost, and those to tell later.
+
+    One that it will not keep fails its row. One whose row somebody's open transaction has
+    locked is to be told later.
+    """
+    lost: list[Outcome] = []
+    blocked: list[Outcome] = []
+    for outcome in settle:
+        try:
+            applied = await _settle_one(session, outcome)
+        except pg.LockNotAvailable:
+            blocked.append(outcome)
+            continue
+        except REFUSALS as error:
+            said = error.diag.message_primary
+            logger.warning("%s: PostgreSQL cannot keep its outcome: %s", outcome.lease.id, said)
+            unfit = Failed(outcome.lease, "media_unfit: PostgreSQL cannot keep what the target gave")
+            applied = await _settle_one(session, unfit)
+        if not applied:
+            lost.append(outcome)
+    return lost, blocked
+
+
+async def _settle_one(session: Session, outcome: Outcome) -> bool:
+    [(query, group)] = [item for item in _grouped([outcome]).items() if item[1]]
+    async with session.connection.pipeline():
+        await session.send("brief")
+        cursor = await _tell(session, query, group)
+    return bool(await cursor.fetchall())
+
+
+async def landed(session: Session, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Of outcomes that did not apply now, those that a turn without an answer had applied already."""
+    held = [*id_arrays([outcome.lease.id for outcome in outcomes])]
+    tokens = number_array([outcome.lease.token for outcome in outcomes])
+    handles = [each.warmed.handle if isinstance(each, Succeeded) else None for each in outcomes]
+    rows = await session.rows("landed", *held, tokens, text_array(handles))
+    return [outcomes[int(row[0]) - 1] for row in rows]
+
+
+async def heartbeat(session: Session, leases: Sequence[Lease], lease_seconds: float) -> list[Lease]:
+    """Hold leases on; return those that are not ours any more."""
+    ordered = sorted(leases, key=lambda lease: lease.id)
+    held = [*id_arrays([lease.id for lease in ordered]), number_array([lease.token for lease in ordered])]
+    try:
+        cursor = await _beat(session, "heartbeat", *held, lease_seconds)
+    except pg.LockNotAvailable:
+        cursor = await _beat(session, "heartbeat_free", *held, lease_seconds)
+    applied = {row[0] for row in await cursor.fetchall()}
+    return [lease for n, lease in enumerate(ordered, 1) if n not in applied]
+
+
+async def _beat(session: Session, query: str, *values: Any) -> Cursor:
+    async with session.connection.pipeline():
+        await session.send("plan")
+        return await session.send(query, *values)
+
+
+async def look_up(session: Session, ids: Sequence[MediaId]) -> dict[MediaId, Looked]:
+    """Rows by their ids, a few hundred at a time: the server finds the next ones while we read these."""
+    found: dict[MediaId, Looked] = {}
+    parts = [ids[first : first + _LOOK_UP] for first in range(0, len(ids), _LOOK_UP)]
+    async with session.connection.pipeline():
+        asked = [(part, await session.send("find_many", *id_arrays(part))) for part in parts]
+        for part, cursor in asked:
+            for row in await cursor.fetchall():
+                id_ = part[int(row[0]) - 1]
+                found[id_] = as_looked(id_, row)
+    return found

@@ -1,0 +1,125 @@
+-- What hosts read and what people change by hand.
+
+-- name: looked
+-- The columns that a look-up tells, in each query that has {{looked}}.
+state, reason, attempts,
+       CASE WHEN state = 'pending' THEN extract(epoch FROM due_at - statement_timestamp())::float8 END,
+       CASE WHEN state = 'failed' THEN extract(epoch FROM statement_timestamp() - updated_at)::float8 END,
+       size, etag, sha256, content_type, filename, handle, handle_kind, unique_id, weak::text, details::text,
+       stale OR coalesce(expires_at <= statement_timestamp(), false),
+       extract(epoch FROM warmed_at)::float8, extract(epoch FROM expires_at)::float8
+
+-- name: find
+-- $1 target, $2 key, $3 kind. One probe of the primary key, no lock.
+SELECT 1::bigint, {looked}
+FROM {schema}.media_cache WHERE target = $1::text AND media_key = $2::text AND kind = $3::text;
+
+-- name: find_many
+-- $1 targets, $2 keys, $3 kinds.
+SELECT o.n, {looked}
+FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS o (target, media_key, kind, n)
+JOIN {schema}.media_cache AS m
+  ON m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind;
+
+-- name: list
+-- $1 states, $2 targets, $3 target, $4 key and $5 kind of the row before, $6 most.
+SELECT 1::bigint, {looked},
+       target, media_key, kind, priority, extract(epoch FROM lease_until - statement_timestamp())::float8,
+       extract(epoch FROM coalesce(leased_at, updated_at))::float8
+FROM {schema}.media_cache
+WHERE (target, media_key, kind) > ($3::text, $4::text, $5::text)
+  AND ($1::text[] IS NULL OR state = ANY ($1::text[]))
+  AND ($2::text[] IS NULL OR target = ANY ($2::text[]))
+ORDER BY target, media_key, kind LIMIT $6::int;
+
+-- name: list_failed
+-- As `list`, by the index of those that failed.
+SELECT 1::bigint, {looked},
+       target, media_key, kind, priority, extract(epoch FROM lease_until - statement_timestamp())::float8,
+       extract(epoch FROM coalesce(leased_at, updated_at))::float8
+FROM {schema}.media_cache
+WHERE state = 'failed' AND $1::text[] IS NOT NULL
+  AND (target, media_key, kind) > ($3::text, $4::text, $5::text)
+  AND ($2::text[] IS NULL OR target = ANY ($2::text[]))
+ORDER BY target, media_key, kind LIMIT $6::int;
+
+-- name: counts
+-- $1 targets.
+SELECT target, kind, state, count(*) FROM {schema}.media_cache
+WHERE $1::text[] IS NULL OR target = ANY ($1::text[])
+GROUP BY target, kind, state;
+
+-- name: has_work
+-- $1 targets.
+SELECT EXISTS (
+    SELECT FROM {schema}.media_cache
+    WHERE state = 'pending' AND rank IS NOT NULL AND ($1::text[] IS NULL OR target = ANY ($1::text[]))
+) OR EXISTS (
+    SELECT FROM {schema}.media_cache
+    WHERE state = 'pending' AND rank IS NULL AND ($1::text[] IS NULL OR target = ANY ($1::text[]))
+) OR EXISTS (
+    SELECT FROM {schema}.media_cache
+    WHERE state = 'warming' AND ($1::text[] IS NULL OR target = ANY ($1::text[]))
+);
+
+-- name: refuse
+-- $1 target, $2 key, $3 kind, $4 the handle that was refused, NULL for whichever it is.
+-- A row that is queued already only loses it.
+UPDATE {schema}.media_cache
+SET handle = NULL, handle_kind = NULL, unique_id = NULL, weak = NULL, details = NULL, warmed_at = NULL,
+    expires_at = NULL, stale = false,
+    state = CASE WHEN state IN ('pending', 'warming') THEN state ELSE 'pending' END,
+    attempts = CASE WHEN state IN ('pending', 'warming') THEN attempts ELSE 0 END,
+    priority = CASE WHEN state IN ('pending', 'warming') THEN priority ELSE 0 END,
+    due_at = CASE WHEN state IN ('pending', 'warming') THEN due_at ELSE statement_timestamp() END,
+    rank = CASE WHEN state IN ('pending', 'warming') THEN rank ELSE statement_timestamp() + {live} END,
+    reason = CASE WHEN state IN ('pending', 'warming') THEN reason ELSE 'the handle was refused' END,
+    updated_at = statement_timestamp()
+WHERE target = $1::text AND media_key = $2::text AND kind = $3::text
+  AND handle IS NOT NULL AND ($4::text IS NULL OR handle = $4::text);
+
+-- name: drop
+-- As `refuse`, for a row that nobody wants any more.
+DELETE FROM {schema}.media_cache
+WHERE target = $1::text AND media_key = $2::text AND kind = $3::text AND state IN ('ready', 'failed')
+  AND handle IS NOT NULL AND ($4::text IS NULL OR handle = $4::text);
+
+-- name: requeue
+-- $1 target, $2 kind, $3 how the reason begins, $4 keys, $5 most; NULL for any.
+WITH chosen AS MATERIALIZED (
+    SELECT ctid AS place FROM {schema}.media_cache
+    WHERE state = 'failed'
+      AND ($1::text IS NULL OR target = $1::text)
+      AND ($2::text IS NULL OR kind = $2::text)
+      AND ($3::text IS NULL OR starts_with(reason, $3::text))
+      AND ($4::text[] IS NULL OR media_key = ANY ($4::text[]))
+    ORDER BY target, media_key, kind LIMIT $5::bigint FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE {schema}.media_cache AS m
+SET state = 'pending', attempts = 0, due_at = statement_timestamp(),
+    rank = statement_timestamp() + CASE priority WHEN 0 THEN {live} ELSE priority * {ageing} END,
+    updated_at = statement_timestamp()
+FROM chosen WHERE m.ctid = chosen.place;
+
+-- name: purge
+-- $1 seconds, $2 state.
+DELETE FROM {schema}.media_cache
+WHERE state IN ('ready', 'failed') AND ($2::text IS NULL OR state = $2::text)
+  AND updated_at <= statement_timestamp() - $1::float8 * interval '1 second';
+
+-- name: state_get
+-- $1 name, $2 key.
+SELECT value FROM {schema}.prewarm_state WHERE name = $1::text AND key = $2::text;
+
+-- name: state_put
+-- $1 name, $2 key, $3 value.
+INSERT INTO {schema}.prewarm_state (name, key, value) VALUES ($1::text, $2::text, $3::text)
+ON CONFLICT (name, key) DO UPDATE SET value = excluded.value;
+
+-- name: state_forget
+-- $1 name, $2 key.
+DELETE FROM {schema}.prewarm_state WHERE name = $1::text AND key = $2::text;
+
+-- name: notify
+-- $1 channel. A hint; it carries nothing.
+SELECT pg_notify($1::text, '');

@@ -1,0 +1,290 @@
+"""The schema in PostgreSQL: made, upgraded, compared, refused, printed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import anyio
+import psycopg
+import pytest
+from psycopg import sql
+
+from prewarmkit import ConfigurationError, SchemaMissing, SchemaTooNew, SchemaTooOld
+from prewarmkit.cli.main import main
+from prewarmkit.stores import PostgresStore
+from prewarmkit.stores.postgres.queries import adoption_sql, migrations_for
+from prewarmkit.stores.postgres.schema import schema_sql
+from prewarmkit.stores.postgres.verify import catalogue, expected_catalogue
+from prewarmkit.testing.contracts.store import job
+
+pytestmark = pytest.mark.anyio
+
+ALL = [migration.name for migration in migrations_for("public")]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def run(dsn: str, *statements: str) -> None:
+    """Run statements."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+async def lines(dsn: str, schema: str = "public") -> list[str]:
+    """What the catalogue says."""
+    async with await psycopg.AsyncConnection[Any].connect(dsn, autocommit=True) as connection:
+        return await catalogue(connection, schema)
+
+
+async def test_a_fresh_install_is_what_the_catalogue_file_says(postgres_dsn: str) -> None:
+    """To renew `catalogue.txt`: put what this test finds into it."""
+    async with PostgresStore(postgres_dsn) as store:
+        assert await store.migrate() == ALL
+        assert await store.verify() == []
+    assert await lines(postgres_dsn) == expected_catalogue()
+
+
+@pytest.mark.parametrize("version", range(1, len(ALL)))
+async def test_an_upgrade_from_each_version_equals_a_fresh_install(postgres_dsn: str, version: int) -> None:
+    """And the rows that were there stay."""
+    old = migrations_for("public", is_concurrent=False)[:version]
+    run(
+        postgres_dsn,
+        "CREATE TABLE prewarm_migrations (version integer PRIMARY KEY, name text NOT NULL, "
+        "applied_at timestamptz NOT NULL DEFAULT clock_timestamp())",
+        *[migration.sql for migration in old],
+        *[
+            f"INSERT INTO prewarm_migrations (version, name) VALUES ({each.number}, '{each.name}')"
+            for each in old
+        ],
+        "INSERT INTO media_cache (target, media_key, kind, priority, due_at, updated_at, rank, state) "
+        "VALUES ('bot', 'a.png', 'photo', 5, now(), now(), now(), 'pending')",
+    )
+    async with PostgresStore(postgres_dsn) as store:
+        with pytest.raises(SchemaTooOld, match="python -m prewarmkit migrate"):
+            await store.check_schema()
+        assert await store.migrate(dry_run=True) == ALL[version:]
+        assert await store.migrate() == ALL[version:]
+        assert await store.migrate() == []
+        await store.check_schema()
+        assert [lease.id.key for lease in (await store.turn(lease=9)).leased] == ["a.png"]
+    assert await lines(postgres_dsn) == expected_catalogue()
+
+
+async def test_a_dry_run_touches_nothing(postgres_dsn: str) -> None:
+    async with PostgresStore(postgres_dsn) as store:
+        assert await store.migrate(dry_run=True) == ALL
+        with pytest.raises(SchemaMissing, match="migrate"):
+            await store.check_schema()
+        with pytest.raises(SchemaMissing, match="schema="):
+            await store.counts()
+
+
+async def test_a_newer_schema_is_refused(postgres_dsn: str) -> None:
+    """An old process must not write into tables that it does not know."""
+    async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
+        run(postgres_dsn, "INSERT INTO prewarm_migrations (version, name) VALUES (9999, 'x')")
+        with pytest.raises(SchemaTooNew, match="upgrade prewarmkit"):
+            await store.check_schema()
+        with pytest.raises(SchemaTooNew):
+            await store.migrate()
+
+
+async def test_somebody_elses_table_is_left_alone(postgres_dsn: str) -> None:
+    """The message names schema= and where the script is."""
+    run(postgres_dsn, "CREATE TABLE media_cache (bot_slug text, sha256 text, kind text)")
+    async with PostgresStore(postgres_dsn) as store:
+        for call in (store.migrate, store.check_schema):
+            with pytest.raises(ConfigurationError, match=r"schema=.*docs/stores\.md"):
+                await call()
+    async with PostgresStore(postgres_dsn, schema="prewarm", auto_migrate=True) as store:
+        assert await store.verify() == []
+
+
+@pytest.mark.parametrize("schema", ["Mixed Case", 'quo"te', "per%cent", "{brace}", "ключ", "drop table"])
+async def test_any_name_can_be_the_schemas(postgres_dsn: str, schema: str) -> None:
+    """It is quoted wherever it stands."""
+    async with PostgresStore(postgres_dsn, schema=schema, auto_migrate=True) as store:
+        await store.enqueue([job()])
+        assert len((await store.turn(lease=1)).leased) == 1
+        assert await store.verify() == []
+    assert await lines(postgres_dsn) == []
+
+
+async def test_many_processes_may_migrate_at_once(postgres_dsn: str) -> None:
+    """One does it, the others find it done."""
+    stores = [PostgresStore(postgres_dsn, schema="together") for _ in range(6)]
+    applied: list[list[str]] = []
+
+    async def migrate(store: PostgresStore) -> None:
+        async with store:
+            await store.migrate()
+            applied.append(await store.verify())
+
+    async with anyio.create_task_group() as group:
+        for store in stores:
+            group.start_soon(migrate, store)
+    assert applied == [[]] * 6
+
+
+async def test_an_index_that_was_left_half_built_is_built_again(postgres_dsn: str) -> None:
+    """CREATE INDEX CONCURRENTLY that broke off leaves an invalid one under the name."""
+    async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
+        run(
+            postgres_dsn,
+            "DELETE FROM prewarm_migrations WHERE version = 5",
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_media_cache_failed'::regclass",
+        )
+        assert await store.migrate() == ALL[4:]
+        assert await store.verify() == []
+
+
+async def test_verify_says_what_differs(postgres_dsn: str) -> None:
+    async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
+        run(
+            postgres_dsn,
+            "DROP INDEX ix_media_cache_due",
+            "ALTER TABLE media_cache ADD COLUMN mine int",
+            "ALTER TABLE media_cache DROP CONSTRAINT media_cache_state",
+        )
+        found = await store.verify()
+        assert [line.split()[:3] for line in found] == [
+            ["-", "constraint", "media_cache.media_cache_state"],
+            ["-", "index", "CREATE"],
+            ["+", "column", "media_cache.mine"],
+        ]
+
+
+async def test_the_printed_sql_makes_what_migrate_makes(postgres_dsn: str) -> None:
+    """For whoever applies SQL by other means: piece by piece, as psql would."""
+    in_transactions, mark, outside = schema_sql("by hand").partition("-- 0005")
+    run(postgres_dsn, in_transactions, *(mark + outside).strip().split(";\n"))
+    async with PostgresStore(postgres_dsn, schema="by hand") as store:
+        assert await store.migrate() == []
+        assert await store.verify() == []
+
+
+async def test_the_view_counts_rows_by_target_and_kind(postgres_dsn: str) -> None:
+    async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
+        await store.enqueue([job("1"), job("2"), job("3", delay=60)])
+        await store.turn(lease=1)
+    with psycopg.connect(postgres_dsn) as connection:
+        row = connection.execute(
+            "SELECT target, kind, pending, delayed, warming, ready, failed FROM media_warming_stats"
+        ).fetchone()
+    assert row == ("bot", "document", 2, 1, 1, 0, 0)
+
+
+# ── the original's tables ────────────────────────────────────────────────────
+
+ORIGINAL = """
+CREATE TABLE media_store (bot_slug text, sha256 text, r2_key text, PRIMARY KEY (bot_slug, sha256));
+CREATE TABLE media_cache (bot_slug text, sha256 text, kind text, status text, file_id text, file_unique_id text,
+    warmup_chat_id bigint, warmup_message_id bigint, last_error text, PRIMARY KEY (bot_slug, sha256, kind));
+INSERT INTO media_store VALUES ('a', 's1', 'one.mp4'), ('a', 's2', 'two.png'), ('b', 's1', 'one.mp4'), ('a', 's3', 'new.gif');
+INSERT INTO media_cache VALUES
+    ('a', 's1', 'video', 'ready', 'F1', 'U1', -100, 7, NULL),
+    ('b', 's1', 'video', 'warming', NULL, NULL, NULL, NULL, NULL),
+    ('a', 's2', 'photo', 'error', NULL, NULL, NULL, NULL, 'too big'),
+    ('a', 's2', 'document', 'ready', 'F2', NULL, NULL, NULL, NULL)"""
+
+
+def adopt(dsn: str, bots: str) -> None:
+    """Run the script as psql would, with this map."""
+    script = adoption_sql("prewarm").replace("('my-bot', '123456')", bots)
+    run(dsn, script)
+
+
+async def test_the_originals_rows_are_taken_over_and_none_is_lost(postgres_dsn: str) -> None:
+    """Handles stay good, errors stay errors with their reason, what waited or hung is due; again adds nothing."""
+    run(postgres_dsn, ORIGINAL)
+    async with PostgresStore(postgres_dsn, schema="prewarm", auto_migrate=True) as store:
+        for _ in range(2):
+            adopt(postgres_dsn, "('a', 'telegram:1'), ('b', 'telegram:2')")
+        rows = {(row.id.target, row.id.key, row.id.kind.value): row for row in await store.list()}
+        assert {name: row.state.value for name, row in rows.items()} == {
+            ("telegram:1", "one.mp4", "video"): "ready",
+            ("telegram:2", "one.mp4", "video"): "pending",
+            ("telegram:1", "two.png", "photo"): "failed",
+            ("telegram:1", "two.png", "document"): "ready",
+        }
+        handle = rows["telegram:1", "one.mp4", "video"].handle
+        assert handle is not None
+        assert (handle.value, handle.unique_id, handle.details) == (
+            "F1",
+            "U1",
+            {"chat_id": -100, "message_id": 7},
+        )
+        assert rows["telegram:1", "two.png", "photo"].reason == "too big"
+        assert [lease.id.target for lease in (await store.turn(lease=9)).leased] == ["telegram:2"]
+    with psycopg.connect(postgres_dsn) as connection:
+        assert connection.execute("SELECT count(*) FROM public.media_cache").fetchone() == (4,)
+
+
+@pytest.mark.parametrize(
+    ("bots", "spoiled", "message"),
+    [
+        ("('a', 'telegram:1')", "SELECT", "no target for: b"),
+        ("('a', 't'), ('b', 'u')", "DELETE FROM media_store WHERE bot_slug = 'b'", "no key for: b/s1"),
+        (
+            "('a', 't'), ('b', 'u')",
+            "UPDATE media_cache SET kind = 'movie' WHERE bot_slug = 'b'",
+            "no kinds: movie",
+        ),
+    ],
+)
+async def test_what_cannot_be_taken_over_stops_the_whole(
+    postgres_dsn: str, bots: str, spoiled: str, message: str
+) -> None:
+    """Rather nothing than a part."""
+    run(postgres_dsn, ORIGINAL, spoiled)
+    async with PostgresStore(postgres_dsn, schema="prewarm", auto_migrate=True) as store:
+        with pytest.raises(psycopg.errors.RaiseException, match=message):
+            adopt(postgres_dsn, bots)
+        assert await store.counts() == {}
+
+
+# ── the command line ─────────────────────────────────────────────────────────
+
+
+def test_the_commands_make_compare_and_print(postgres_dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """migrate, again, verify, a difference, sql."""
+    assert main(["migrate", postgres_dsn, "--schema", "s", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"would apply {name}" for name in ALL]
+    assert main(["verify", postgres_dsn, "--schema", "s"]) == 1
+    assert "python -m prewarmkit migrate DSN" in capsys.readouterr().err
+    assert main(["migrate", postgres_dsn, "--schema", "s"]) == 0
+    assert main(["migrate", postgres_dsn, "--schema", "s"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "up to date"
+    assert main(["verify", postgres_dsn, "--schema", "s"]) == 0
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP VIEW s.media_warming_stats"))
+    assert main(["verify", postgres_dsn, "--schema", "s"]) == 1
+    capsys.readouterr()
+    assert main(["sql", "--schema", "s"]) == 0
+    assert capsys.readouterr().out == schema_sql("s")
+    assert main(["sql", "--schema", "s", "--adopt"]) == 0
+    assert capsys.readouterr().out == adoption_sql("s")
+
+
+def test_a_command_that_fails_says_why_without_the_password(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["migrate", "postgresql://u:s3cret@127.0.0.1:1/x"]) == 1
+    said = capsys.readouterr()
+    assert "127.0.0.1:1/x" in said.err
+    assert "s3cret" not in said.out + said.err
+
+
+def test_help_loads_no_database_driver() -> None:
+    """The command line answers fast."""
+    code = "import sys; from prewarmkit.cli.main import main; main(['sql', '--help'])"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "psycopg" not in done.stderr

@@ -1,0 +1,278 @@
+"""PostgresStore when things break: connections, the server, single rows, what is on the way."""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import psycopg
+import pytest
+
+from prewarmkit import PoolSettings, PrewarmPool, StoreError
+from prewarmkit.media import MediaKind, Warmed
+from prewarmkit.stores import Enqueued, Failed, Outcome, PostgresStore, Retry, State, Succeeded
+from prewarmkit.stores.postgres.link import Session
+from prewarmkit.testing.contracts.store import job
+from prewarmkit.testing.postgres import PostgresServer
+from prewarmkit.testing.stand_ins import ScriptedTarget, UnreadSource
+
+pytestmark = pytest.mark.anyio
+
+KILL = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def store(postgres_dsn: str) -> AsyncIterator[PostgresStore]:
+    async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
+        yield store
+
+
+@pytest.fixture
+def own_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresServer]:
+    """A server that a test may crash."""
+    monkeypatch.delenv("PREWARMKIT_TEST_DSN", raising=False)
+    with PostgresServer() as server:
+        yield server
+
+
+def run(dsn: str, statement: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+async def until_ready(store: PostgresStore, rows: int, *, seconds: float = 30) -> None:
+    """Wait until that many rows are ready, whatever the store says meanwhile."""
+    with anyio.fail_after(seconds):
+        while True:
+            await anyio.sleep(0.05)
+            try:
+                counts = await store.counts()
+            except StoreError:
+                continue
+            if counts.get(("bot", MediaKind.PHOTO, State.READY)) == rows:
+                return
+
+
+async def test_a_call_after_its_connection_died_gets_a_new_one(
+    store: PostgresStore, postgres_dsn: str
+) -> None:
+    """A host that slept over a server's restart sees no error for it."""
+    await store.enqueue([job()])
+    await store.turn(lease=1)
+    run(postgres_dsn, KILL)
+    await anyio.sleep(0.1)
+    assert await store.enqueue([job()]) == [Enqueued.DUPLICATE]
+    run(postgres_dsn, KILL)
+    assert len(await store.lookup_many([job().id])) == 1
+    run(postgres_dsn, KILL)
+    await anyio.sleep(0.1)
+    assert (await store.turn(lease=1)).pending == 0
+
+
+async def test_a_pool_outlives_the_end_of_all_its_connections(
+    store: PostgresStore, postgres_dsn: str
+) -> None:
+    """Killed again and again mid-run: every medium becomes ready, no outcome is lost."""
+    await store.enqueue([job(f"{n}.png") for n in range(600)])
+    target = ScriptedTarget(seconds=0.005)
+    settings = PoolSettings(concurrency=8, poll_interval_seconds=0.2)
+    async with PrewarmPool(UnreadSource(), target, store, settings=settings) as pool:
+        for _ in range(5):
+            await anyio.sleep(0.1)
+            await anyio.to_thread.run_sync(run, postgres_dsn, KILL)
+        await until_ready(store, 600)
+        await pool.stop()
+        assert pool.stats().failed == 0
+    # A turn that was cut off leased up to twice the concurrency without anybody knowing.
+    assert len(target.calls) <= 600 + 5 * 16
+
+
+async def test_a_pool_outlives_a_crash_of_the_server(own_server: PostgresServer) -> None:
+    """Crashed and started again while the pool runs; what waited in memory is settled once."""
+    dsn = own_server.create_database()
+    async with PostgresStore(dsn, auto_migrate=True) as store:
+        await store.enqueue([job(f"{n}.png") for n in range(400)])
+        settings = PoolSettings(concurrency=8, poll_interval_seconds=0.2, lease_seconds=3)
+        target = ScriptedTarget(seconds=0.01)
+        async with PrewarmPool(UnreadSource(), target, store, settings=settings) as pool:
+            await anyio.sleep(0.2)
+            await anyio.to_thread.run_sync(own_server.kill)
+            with pytest.raises(StoreError, match="failed"):
+                await store.enqueue([job("x")])
+            await anyio.sleep(0.5)
+            await anyio.to_thread.run_sync(own_server.start)
+            await until_ready(store, 400)
+            assert pool.stats().failed == 0
+
+
+async def test_an_outcome_whose_turn_was_cut_off_after_its_commit_is_not_called_lost(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told again, finds itself applied, and counts as such; one that others overtook does not."""
+    await store.enqueue([job(str(n)) for n in range(4)])
+    leases = (await store.turn(lease=4)).leased
+    outcomes: list[Outcome] = [
+        Succeeded(leases[0], Warmed("H0")),
+        Failed(leases[1], "no"),
+        Retry(leases[2], 60, "later"),
+        Succeeded(leases[3], Warmed("H3")),
+    ]
+    real = Session.send
+
+    async def cut(self: Session, query: str, *values: Any) -> Any:
+        if query == "soon":  # the last of a turn: what went before is on its way
+            await self.connection.execute("COMMIT")
+            raise psycopg.OperationalError("the connection is lost")
+        return await real(self, query, *values)
+
+    monkeypatch.setattr(Session, "send", cut)
+    with pytest.raises(StoreError):
+        await store.turn(outcomes)
+    monkeypatch.undo()
+    assert await store.invalidate(leases[3].id, "H3")
+    turn = await store.turn(outcomes)
+    assert list(turn.lost) == [outcomes[3]]
+    assert list((await store.turn(outcomes)).lost) == outcomes
+
+
+async def test_a_value_that_cannot_be_kept_fails_its_row_alone(store: PostgresStore) -> None:
+    """NUL, lone surrogates, what JSON does not know: the rest of the batch is settled."""
+    await store.enqueue([job(str(n)) for n in range(6)])
+    leases = (await store.turn(lease=6)).leased
+    strange: dict[str, Any] = {"at": object(), "ratio": float("nan")}
+    outcomes: list[Outcome] = [
+        Succeeded(leases[0], Warmed("nul\0")),
+        Succeeded(leases[1], Warmed("lone\ud800")),
+        Succeeded(leases[2], Warmed("H2", details=strange)),
+        Failed(leases[3], "why\0\ud800"),
+        Retry(leases[4], 60, "why\0"),
+        Succeeded(leases[5], Warmed("H5", details={"nul": "\0", "lone": "\ud800"})),
+    ]
+    assert not (await store.turn(outcomes)).lost
+    looked = await store.lookup_many([lease.id for lease in leases])
+    states = [looked[lease.id].state for lease in leases]
+    assert states == [State.FAILED, State.FAILED, State.READY, State.FAILED, State.PENDING, State.READY]
+    assert str(looked[leases[0].id].reason).startswith("media_unfit: ")
+    kept = looked[leases[2].id].handle
+    assert kept is not None
+    assert kept.details["ratio"] == "nan"
+
+
+async def test_a_row_that_the_database_refuses_holds_up_no_other(
+    store: PostgresStore, postgres_dsn: str
+) -> None:
+    """A host's own constraint, say: the row fails with a reason, the batch goes on, and so does the lease."""
+    run(postgres_dsn, "ALTER TABLE media_cache ADD CONSTRAINT mine CHECK (handle <> 'bad')")
+    await store.enqueue([job(f"{n}.png") for n in range(5)])
+    leases = (await store.turn(lease=4)).leased
+    handles = ["H", "bad", "H", "H"]
+    outcomes = [Succeeded(lease, Warmed(handle)) for lease, handle in zip(leases, handles, strict=True)]
+    turn = await store.turn(outcomes, lease=5)
+    assert not turn.lost
+    assert len(turn.leased) == 1
+    counts = await store.counts()
+    assert counts["bot", MediaKind.PHOTO, State.READY] == 3
+    assert counts["bot", MediaKind.PHOTO, State.FAILED] == 1
+
+
+async def test_a_row_that_somebody_has_locked_holds_up_no_other(
+    store: PostgresStore, postgres_dsn: str
+) -> None:
+    """An open transaction of a host: the others are settled now, that one when it is free."""
+    await store.enqueue([job(f"{n}.png") for n in range(6)])
+    leases = (await store.turn(lease=4)).leased
+    with psycopg.connect(postgres_dsn) as host:
+        host.execute("SELECT FROM media_cache WHERE media_key = %s FOR UPDATE", [leases[0].id.key])
+        began = time.monotonic()
+        turn = await store.turn([Succeeded(lease, Warmed("H")) for lease in leases], lease=1)
+        assert len(turn.leased) == 1
+        assert (await store.counts())["bot", MediaKind.PHOTO, State.READY] == 3
+        assert len((await store.turn(lease=1)).leased) == 1
+        assert await store.heartbeat(leases[:1]) == []
+        assert time.monotonic() - began < 5
+    await store.turn()
+    assert (await store.counts())["bot", MediaKind.PHOTO, State.READY] == 4
+
+
+async def test_two_that_enqueue_the_same_keys_the_other_way_round_do_not_block_each_other(
+    postgres_dsn: str,
+) -> None:
+    """All take rows in one order, so that no two wait for each other in a circle."""
+    async with PostgresStore(postgres_dsn, auto_migrate=True) as a, PostgresStore(postgres_dsn) as b:
+        for turn in range(5):
+            jobs = [job(f"{turn}-{n}", etag=str(turn)) for n in range(2000)]
+            renewed = [job(f"{turn}-{n}", etag="new") for n in range(2000)]
+            async with anyio.create_task_group() as group:
+                for store, given in ((a, jobs), (b, jobs[::-1]), (a, renewed), (b, renewed[::-1])):
+                    group.start_soon(store.enqueue, given)
+        assert sum((await a.counts()).values()) == 10_000
+
+
+async def test_equals_are_served_in_the_order_in_which_they_were_given(store: PostgresStore) -> None:
+    """Whatever the order in which they are put in."""
+    keys = [f"{n * 7919 % 100:03}" for n in range(100)]
+    await store.enqueue([job(key) for key in keys])
+    assert [lease.id.key for lease in (await store.turn(lease=100)).leased] == keys
+
+
+async def test_a_host_that_enqueues_a_duplicate_and_stays_open_locks_nothing(
+    store: PostgresStore, postgres_dsn: str
+) -> None:
+    """What changes nothing takes no lock, so that its row can be leased and settled meanwhile."""
+    await store.enqueue([job("a.png")])
+    with psycopg.connect(postgres_dsn) as host:
+        assert store.enqueue_in_sync(host, "a.png", target="bot", priority=9) is Enqueued.DUPLICATE
+        [lease] = (await store.turn(lease=1)).leased
+        assert not (await store.turn([Succeeded(lease, Warmed("H"))])).lost
+
+
+async def test_it_goes_on_where_prepared_statements_get_lost(store: PostgresStore, postgres_dsn: str) -> None:
+    """A pooler may hand each statement to another connection of the server, which never heard of it."""
+    await store.enqueue([job("a.png")])
+    for _ in range(3):
+        assert len(await store.lookup_many([job("a.png").id])) == 1
+    for session in [*store._link._idle, *store._link._turns]:
+        # Behind psycopg's back, which would notice a plain DEALLOCATE.
+        await session.connection.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$", prepare=False)
+    assert store._link._is_prepared
+    assert len(await store.lookup_many([job("a.png").id])) == 1
+    assert not store._link._is_prepared
+    [lease] = (await store.turn(lease=1)).leased
+    assert not (await store.turn([Succeeded(lease, Warmed("H"))])).lost
+
+
+async def test_a_cancelled_call_leaves_no_half_used_connection(store: PostgresStore) -> None:
+    """A connection whose query was cut off is not lent again."""
+    await store.enqueue([job(str(n)) for n in range(50)])
+    for n in range(30):
+        with anyio.move_on_after(n / 10_000):
+            await store.lookup_many([job(str(k)).id for k in range(50)])
+        with anyio.move_on_after(n / 10_000):
+            await store.lookup_many([job("1").id])
+        with anyio.move_on_after(n / 10_000):
+            await store.enqueue([job(f"more-{n}")])
+    assert len(await store.lookup_many([job(str(k)).id for k in range(50)])) == 50
+    assert len(await store.lookup_many([job("1").id])) == 1
+
+
+async def test_a_server_that_falls_silent_is_not_waited_for(
+    store: PostgresStore, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call is bounded; after it a new connection is made."""
+    monkeypatch.setattr("prewarmkit.stores.postgres.link.CALL_SECONDS", 0.3)
+    monkeypatch.setattr("prewarmkit.stores.postgres.link._WATCH_SECONDS", 0.1)
+    await store.enqueue([job("a.png")])
+    with psycopg.connect(postgres_dsn) as host:
+        host.execute("LOCK TABLE media_cache IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(StoreError, match="did not answer"):
+            await store.lookup_many([job("a.png").id])
+    assert len(await store.lookup_many([job("a.png").id])) == 1
