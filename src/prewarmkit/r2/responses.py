@@ -8,6 +8,7 @@ from __future__ import annotations
 import email.errors
 import email.header
 import email.utils
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -170,6 +171,7 @@ def parse_info(key: str, headers: Mapping[str, str], *, size: int) -> ObjectInfo
     )
 
 
+@functools.lru_cache(maxsize=256)
 def _http_date(value: str | None) -> datetime | None:
     if value is None:
         return None

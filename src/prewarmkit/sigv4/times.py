@@ -5,6 +5,7 @@ Owns no clock: every moment is handed in.
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from datetime import UTC, datetime, timedelta
@@ -54,6 +55,7 @@ def posix_time(value: datetime | float, argument: str) -> float:
     return seconds
 
 
+@functools.lru_cache(maxsize=16)  # the answers of a second all say the same
 def http_date(text: str) -> float | None:
     """The POSIX time of a ``Date`` header; ``None`` if it is not in the form of today's HTTP."""
     match = _HTTP_DATE.fullmatch(text)
