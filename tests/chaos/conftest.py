@@ -1,4 +1,4 @@
-"""The script of a process that is killed, and started again."""
+"""The script of a process that is killed, and started again; a PostgreSQL server to do it on."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from prewarmkit.testing.pytest import postgres_dsn, postgres_server
+
+__all__ = ["postgres_dsn", "postgres_server"]
+
 WORKER = '''
-"""A pool over one SQLite file; each push leaves a line in a log before and after it."""
-import os, random, sys
+"""A pool over one table; each push leaves a line in a log before and after it."""
+import itertools, os, random, sys
 from pathlib import Path
 import anyio
+from psycopg.conninfo import make_conninfo
 from prewarmkit import PoolSettings, PrewarmPool
 from prewarmkit.media import Warmed
-from prewarmkit.stores import SqliteStore
+from prewarmkit.stores import PostgresStore, SqliteStore
 from prewarmkit.testing.stand_ins import ScriptedTarget, UnreadSource
 
-database, log, poison = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-dice = random.Random()
+address, log, poison = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+dice, numbers = random.Random(), itertools.count()
 
 def note(text: str) -> None:
     with log.open("a") as lines:
@@ -26,14 +31,21 @@ def note(text: str) -> None:
 async def push(media):
     note(f"begin {media.key}")
     if media.key == poison:
+        await anyio.sleep(0.1)
         os.kill(os.getpid(), 9)
     await anyio.sleep(dice.uniform(0.001, 0.02))
-    note(f"end {media.key}")
-    return Warmed(f"H:{media.key}:{os.getpid()}")
+    handle = f"H:{media.key}:{os.getpid()}:{next(numbers)}"
+    note(f"end {media.key} {handle}")
+    return Warmed(handle)
+
+def open_store():
+    if address.startswith("postgresql:"):
+        return PostgresStore(make_conninfo(address, application_name=f"worker {os.getpid()}"))
+    return SqliteStore(address)
 
 async def main():
     settings = PoolSettings(concurrency=8, lease_seconds=0.5, poll_interval_seconds=0.1, max_attempts=int(sys.argv[4]))
-    async with SqliteStore(database) as store, PrewarmPool(
+    async with open_store() as store, PrewarmPool(
         UnreadSource(), ScriptedTarget(act=push), store, settings=settings
     ) as pool:
         print("ready", flush=True)

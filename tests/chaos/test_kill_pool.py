@@ -9,10 +9,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import anyio
 import pytest
+from workers import finish, start
 
 from prewarmkit.stores import SqliteStore, State
 from prewarmkit.testing.contracts.store import job
@@ -26,25 +28,11 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def start(script: Path, *arguments: object) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        [sys.executable, str(script), *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line == b"ready\n", line + process.stdout.read()
-    return process
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    out, _ = process.communicate(timeout=60)
-    assert (process.returncode, out) == (0, b"done\n")
-
-
 def stop_between_transactions(process: subprocess.Popen[bytes], database: Path) -> None:
     """Stop a process while it holds no lock: with SQLite one that is stopped inside a transaction stops all."""
     for _ in range(100):
         os.kill(process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)  # until then it may still take the lock
         with contextlib.closing(sqlite3.connect(database, timeout=0.05, isolation_level=None)) as connection:
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -74,7 +62,8 @@ async def kill_and_go_on(script: Path, folder: Path, *, media: int, kills: int, 
         counts = await store.counts()
         assert {state: rows for (_, _, state), rows in counts.items()} == {State.READY: media}
     lines = log.read_text().splitlines()
-    assert {line for line in lines if line.startswith("end")} == {f"end {n}" for n in range(media)}
+    ended = {line.split()[1] for line in lines if line.startswith("end")}
+    assert ended == {str(n) for n in range(media)}
     # At least once, and not much more: only what a victim had in hand is done again.
     assert lines.count("begin 0") <= 1 + kills
     assert sum(line.startswith("begin") for line in lines) <= media + kills * 16
@@ -108,6 +97,24 @@ async def test_a_medium_that_kills_its_process_is_failed_after_its_attempts(
         assert (row.id.key, (row.reason or "").partition(":")[0]) == ("poison", "crash")
         assert [row.id.key for row in await store.list(State.READY)] == ["good"]
         assert await store.requeue(reason="crash") == 1
+
+
+async def test_a_poison_takes_what_is_beside_it_with_it_once(worker_script: Path, tmp_path: Path) -> None:
+    """Rows whose lease ran out pass one by one, so only the one that kills is claimed until its attempts are spent."""
+    database, log, deaths = tmp_path / "p.db", tmp_path / "log", 0
+    async with SqliteStore(database) as store:
+        await store.enqueue([job("poison" if n == 20 else str(n)) for n in range(40)])
+    command = [sys.executable, str(worker_script), str(database), str(log), "poison", "3"]
+    while (code := (await anyio.run_process(command, check=False)).returncode) != 0:
+        assert code == -signal.SIGKILL
+        deaths += 1
+    assert deaths == 3
+    async with SqliteStore(database) as store:
+        assert [row.id.key for row in await store.list(State.FAILED)] == ["poison"]
+        assert len(await store.list(State.READY)) == 39
+    begun = Counter(line for line in log.read_text().splitlines() if line.startswith("begin"))
+    assert begun.pop("begin poison") == 3
+    assert max(begun.values()) <= 2
 
 
 async def test_a_stopped_process_comes_back_to_a_lost_lease(worker_script: Path, tmp_path: Path) -> None:

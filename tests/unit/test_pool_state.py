@@ -9,10 +9,11 @@ import pytest
 from prewarmkit.errors import NotFound
 from prewarmkit.media import KIND_BY_EXTENSION, Handle, Media, MediaKind, Warmed, kind_of, seconds_of
 from prewarmkit.pool.settings import PoolSettings
-from prewarmkit.pool.state import judge, priority_of
+from prewarmkit.pool.state import judge
 from prewarmkit.pool.stats import Histogram, Recorder
 from prewarmkit.stores import Failed, Lease, MediaId, Retry, State, Succeeded
 from prewarmkit.stores.lifecycle import TRANSITIONS, Move
+from prewarmkit.stores.rules import priority_of
 from prewarmkit.targets import ChatDead, MediaUnfit, Moved, RateLimited, TargetDown, TooLarge, Transient
 from prewarmkit.testing.clock import FakeClock
 

@@ -20,10 +20,10 @@ from prewarmkit.pool.core import Core
 from prewarmkit.pool.events import MediaEnqueued
 from prewarmkit.pool.flights import Flight
 from prewarmkit.pool.pump import Pump
-from prewarmkit.pool.state import LIVE_PRIORITY, priority_of
+from prewarmkit.pool.state import LIVE_PRIORITY
 from prewarmkit.stores.base import Enqueued, Job, Looked, MediaId
 from prewarmkit.stores.lifecycle import State
-from prewarmkit.stores.rules import is_new_version
+from prewarmkit.stores.rules import is_new_version, priority_of
 from prewarmkit.targets.base import WarmTarget
 
 __all__ = ["Asked", "Desk"]

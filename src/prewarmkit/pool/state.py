@@ -11,18 +11,15 @@ from typing import Final, Literal
 from attrs import frozen
 
 from prewarmkit.errors import NotFound, RateLimited, SourceMissing, TargetDown, TargetFailure
-from prewarmkit.media import Media, MediaKind, Warmed
+from prewarmkit.media import Warmed
 from prewarmkit.pool.settings import PoolSettings
 from prewarmkit.stores.base import Failed, Lease, Outcome, Retry, Succeeded
 
-__all__ = ["LIVE_PRIORITY", "Pause", "Verdict", "judge", "priority_of"]
+__all__ = ["LIVE_PRIORITY", "Pause", "Verdict", "judge"]
 
 LIVE_PRIORITY: Final = 0
 """Somebody waits for it now; a default priority is never this good."""
 
-_MIDDLE = 5
-_SIZE_CLASSES: Final = ((100_000, 3), (1_000_000, 4), (10_000_000, 5))
-_LARGEST_CLASS = 7
 _LONGEST_DOWN_SECONDS = 300.0
 _LONGEST_RETRY_SECONDS = 86_400.0
 _MOST_DOUBLINGS = 64  # 2 to a larger power may not fit a float, and every bound is below it
@@ -30,19 +27,6 @@ _SHORTEST_REST_SECONDS = 0.1
 _EAGER_SECONDS: Final = (0.5, 1.0, 2.0)
 _SCOPE_RETRY_SECONDS = 1.0
 _REASON_LENGTH = 500
-
-
-def priority_of(media: Media) -> int:
-    """The priority of a medium that was given none: small ones first, photos ahead of their size.
-
-    Under 100 KB 3, under 1 MB 4, under 10 MB 5, above 7; a photo one better; unknown size 5.
-    Age counts in the store: a minute of waiting is worth one step.
-    """
-    if media.size is None:
-        rank = _MIDDLE
-    else:
-        rank = next((rank for below, rank in _SIZE_CLASSES if media.size < below), _LARGEST_CLASS)
-    return rank - 1 if media.kind is MediaKind.PHOTO else rank
 
 
 @frozen

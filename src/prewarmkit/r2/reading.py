@@ -81,7 +81,9 @@ class Reading(Operations):
         response = answer.response
         facts, first, length = expected_bytes(key, response.status, headers_of(response), byte_range)
         left = Rest(facts, answer, holder, sender=self._link.sender, draft=rest, first=first, length=length)
-        return ObjectReader(facts, response, left, length=length, hasher=self._link.hasher if verify else None)
+        return ObjectReader(
+            facts, response, left, length=length, hasher=self._link.hasher if verify else None
+        )
 
     async def get(
         self,

@@ -252,8 +252,8 @@ class MediaStore(Protocol):
 
     async def __aexit__(self, *exc_info: object) -> None: ...
 
-    async def migrate(self) -> None:
-        """Bring the schema to this version; idempotent."""
+    async def migrate(self) -> object:
+        """Bring the schema to this version; idempotent. What a store tells of it is its own affair."""
         ...
 
     async def check_schema(self) -> None:
@@ -337,12 +337,13 @@ class MediaStore(Protocol):
     ) -> int:
         """Make failed rows due again with a fresh attempt counter; return how many.
 
-        ``reason`` matches the start of the row's reason (``"too_large"``).
+        ``reason`` matches the start of the row's reason (``"too_large"``). It may take several
+        transactions: an error leaves what was done before it.
         """
         ...
 
     async def purge(self, *, older_than: float, state: State | None = None) -> int:
-        """Remove ready or failed rows untouched for ``older_than`` seconds; return how many."""
+        """Remove ready or failed rows untouched for ``older_than`` seconds; return how many. As for `requeue`."""
         ...
 
     def wakeups(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:

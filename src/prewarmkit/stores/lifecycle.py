@@ -4,6 +4,12 @@ The stores, the docs' table and the tests all read `TRANSITIONS`; nothing else m
 move a row. This module knows no database and no clock.
 
 An attempt counts when it is claimed; `Step.attempts` says which moves give it back.
+
+A row whose lease ran out is a *suspect*: it may be what killed or hung its process. Of the
+suspects a store object hands out one at a time, beside any number of other rows, so what
+kills again takes no other suspect with it, and a row that only stood beside it spends one
+attempt. It stops being one when an outcome is told (a success, a retry) or when it gets
+another version; given back unstarted, failed and requeued it stays one.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from attrs import define, evolve, field
 
 from prewarmkit.budget import Budget, MemoryBudget
 from prewarmkit.errors import ConfigurationError, QueueFull
-from prewarmkit.media import MediaKind
+from prewarmkit.media import Media, MediaKind
 from prewarmkit.stores.base import (
     Counts,
     Enqueued,
@@ -33,8 +33,9 @@ from prewarmkit.stores.base import (
     Succeeded,
     Turn,
 )
+from prewarmkit.stores.clock import Moment, StoreClock, boot_seconds
 from prewarmkit.stores.lifecycle import Move, State
-from prewarmkit.stores.memory_table import Record, Table
+from prewarmkit.stores.memory_table import MemoryKeyValue, Record, Table
 from prewarmkit.stores.rules import handle_of, is_new_version, merged, moment, states_of
 from prewarmkit.stores.wakeups import Wakeups
 
@@ -46,16 +47,20 @@ class MemoryStore:
     """``media_cache`` in memory, for tests and for hosts that can warm again after a restart.
 
     Attributes:
-        clock: POSIX seconds; the store's own clock, which all its times are.
+        clock: POSIX seconds, for tests that move time; ``None``: the machine's, see `prewarmkit.stores.clock`.
     """
 
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] | None = None
+    _clock: StoreClock = field(init=False, repr=False)
     is_durable: bool = field(init=False, default=False)
     _table: Table = field(init=False, factory=Table, repr=False)
     _wakeups: Wakeups = field(init=False, factory=Wakeups, repr=False)
     _budgets: dict[str, MemoryBudget] = field(init=False, factory=dict[str, MemoryBudget], repr=False)
     _states: dict[str, KeyValue] = field(init=False, factory=dict[str, KeyValue], repr=False)
     owner: object | None = field(init=False, default=None, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._clock = StoreClock(self.clock, time.time() - boot_seconds())
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,62 +91,72 @@ class MemoryStore:
 
     async def enqueue(self, jobs: Sequence[Job], *, limit: int | None = None) -> list[Enqueued]:
         """See `MediaStore.enqueue`."""
-        now = self.clock()
-        if limit is not None:
-            wanted = {job.id for job in jobs if self._would_queue(job, now)}
+        at = self._clock()
+        if limit is not None and (more := self._would_queue(jobs, at)):
             pending = self._table.pending()
-            if wanted and pending + len(wanted) > limit:
+            if pending + more > limit:
                 raise QueueFull(f"{pending} media are pending and {limit} is the bound: try again later.")
-        answers = [self._enqueue(job, now) for job in jobs]
+        answers = [self._enqueue(job, at) for job in jobs]
         self._wakeups.notify()
         return answers
 
-    def _would_queue(self, job: Job, now: float) -> bool:
-        row = self._table.rows.get(job.id)
-        if row is None:
-            return self._table.good_handle(job.target, job.media, now) is None
-        return not row.is_queued and _is_due_again(row, job, now)
+    def _would_queue(self, jobs: Sequence[Job], at: Moment) -> int:
+        """How many rows more would wait: of one row each job knows what those before it said."""
+        known: dict[MediaId, Media] = {}
+        due: set[MediaId] = set()
+        for job in jobs:
+            row = self._table.rows.get(job.id)
+            media = known.get(job.id, None if row is None else row.media)
+            if media is None:
+                is_due = self._table.good_handle(job.target, job.media, at.wall) is None
+            else:
+                is_again = row is not None and not row.is_queued and _is_due_again(row, job, at)
+                is_due = is_again or is_new_version(media, job.media)
+            if is_due and (row is None or row.state is not State.PENDING):
+                due.add(job.id)
+            known[job.id] = job.media if media is None else merged(media, job.media)
+        return len(due)
 
-    def _enqueue(self, job: Job, now: float) -> Enqueued:
+    def _enqueue(self, job: Job, at: Moment) -> Enqueued:
         row = self._table.rows.get(job.id)
         if row is None:
-            return self._make_due(self._table.add(job.id, job.media), job, now)
+            return self._make_due(self._table.add(job.id, job.media), job, at)
         is_new = is_new_version(row.media, job.media)
         if row.is_queued and not is_new:
-            return self._hurry(row, job, now)
-        if not row.is_queued and not _is_due_again(row, job, now):
+            return self._hurry(row, job, at)
+        if not row.is_queued and not _is_due_again(row, job, at):
             self._table.describe(row, merged(row.media, job.media))
             return Enqueued.READY if row.state is State.READY else Enqueued.FAILED
         was_queued, urgency = row.is_queued, min(job.priority, row.priority)
-        self._table.move(row, Move.RENEW if is_new or row.state is State.READY else Move.REQUEUE, now)
+        self._table.move(row, Move.RENEW if is_new or row.state is State.READY else Move.REQUEUE, at.now)
         self._table.describe(row, merged(row.media, job.media))
-        row.stale = row.handle is not None
-        answer = self._make_due(row, evolve(job, priority=urgency) if was_queued else job, now)
+        row.stale, row.is_suspect = row.handle is not None, row.is_suspect and not is_new
+        answer = self._make_due(row, evolve(job, priority=urgency) if was_queued else job, at)
         return Enqueued.DUPLICATE if was_queued and answer is Enqueued.QUEUED else answer
 
-    def _hurry(self, row: Record, job: Job, now: float) -> Enqueued:
+    def _hurry(self, row: Record, job: Job, at: Moment) -> Enqueued:
         """Take over what a duplicate knows better: facts, a better priority, a sooner time."""
         self._table.describe(row, merged(row.media, job.media))
-        if row.state is State.PENDING and self._share(row, now):
+        if row.state is State.PENDING and self._share(row, at):
             return Enqueued.READY
-        is_sooner = now + job.delay < row.due_at
+        is_sooner = at.now + job.delay < row.due_at
         if row.state is State.PENDING and (job.priority < row.priority or is_sooner):
             row.priority = min(job.priority, row.priority)
-            self._table.schedule(row, min(now + job.delay, row.due_at), now)
+            self._table.schedule(row, min(at.now + job.delay, row.due_at), at.now)
         return Enqueued.DUPLICATE
 
-    def _make_due(self, row: Record, job: Job, now: float) -> Enqueued:
-        row.priority, row.reason, row.updated_at = job.priority, None, now
-        if self._share(row, now):
+    def _make_due(self, row: Record, job: Job, at: Moment) -> Enqueued:
+        row.priority, row.reason, row.updated_at = job.priority, None, at.now
+        if self._share(row, at):
             return Enqueued.READY
-        self._table.schedule(row, now + job.delay, now)
+        self._table.schedule(row, at.now + job.delay, at.now)
         return Enqueued.QUEUED
 
-    def _share(self, row: Record, now: float) -> bool:
+    def _share(self, row: Record, at: Moment) -> bool:
         """Give a waiting row without a handle that of the same content under another key."""
-        shared = self._table.good_handle(row.id.target, row.media, now) if row.handle is None else None
+        shared = self._table.good_handle(row.id.target, row.media, at.wall) if row.handle is None else None
         if shared is not None:
-            self._table.share(row, shared, now)
+            self._table.share(row, shared, at.now)
         return shared is not None
 
     # ── settle and lease ─────────────────────────────────────────────────────
@@ -154,31 +169,32 @@ class MemoryStore:
         lease_seconds: float = 60.0,
     ) -> Turn:
         """See `MediaStore.turn`."""
-        now = self.clock()
-        lost = [outcome for outcome in settle if not self._settle(outcome, now)]
-        self._table.advance(now)
+        at = self._clock()
+        lost = [outcome for outcome in settle if not self._settle(outcome, at)]
+        self._table.advance(at.now)
         return Turn(
-            leased=self._lease(lease, targets, now, lease_seconds),
+            leased=self._lease(lease, targets, at.now, lease_seconds),
             lost=lost,
             pending=self._table.pending(targets),
-            next_due=self._table.next_due(now),
+            next_due=self._table.next_due(at.now),
         )
 
-    def _settle(self, outcome: Outcome, now: float) -> bool:
-        row = self._held(outcome.lease)
+    def _settle(self, outcome: Outcome, at: Moment) -> bool:
+        row, now = self._held(outcome.lease), at.now
         if row is None:
             return False
         table = self._table
         match outcome:
             case Succeeded(_, warmed):
                 table.move(row, Move.SUCCEED, now)
-                row.handle, row.stale, row.reason = handle_of(row.id, warmed, now=now), False, None
+                row.handle, row.stale, row.reason = handle_of(row.id, warmed, now=at.wall), False, None
+                row.is_suspect = False
                 for other in table.same_content(row.id.target, row.media, State.PENDING):
                     if other.handle is None:
                         table.share(other, row.handle, now)
             case Retry(_, delay, reason, refund):
                 table.move(row, Move.DEFER if refund else Move.RETRY, now)
-                row.reason = reason
+                row.reason, row.is_suspect = reason, False  # its process lived to tell
                 table.schedule(row, now + delay, now)
             case Failed(_, reason):
                 table.move(row, Move.FAIL, now)
@@ -194,7 +210,6 @@ class MemoryStore:
         leased: list[Lease] = []
         while len(leased) < most and (row := self._table.take(targets)) is not None:
             self._table.move(row, Move.CLAIM, now)
-            row.token += 1
             self._table.hold(row, now + lease_seconds)
             waited = max(0.0, now - row.due_at)
             leased.append(Lease(row.id, row.token, row.attempts, row.media, row.priority, waited))
@@ -202,7 +217,7 @@ class MemoryStore:
 
     async def heartbeat(self, leases: Sequence[Lease], lease_seconds: float = 60.0) -> list[Lease]:
         """See `MediaStore.heartbeat`."""
-        until = self.clock() + lease_seconds
+        until = self._clock().now + lease_seconds
         lost: list[Lease] = []
         for lease in leases:
             row = self._held(lease)
@@ -227,18 +242,18 @@ class MemoryStore:
 
     async def lookup_many(self, ids: Sequence[MediaId]) -> dict[MediaId, Looked]:
         """See `MediaStore.lookup_many`."""
-        now = self.clock()
+        at = self._clock()
         found: dict[MediaId, Looked] = {}
         for id_ in ids:
             row = self._table.rows.get(id_)
             if row is not None:
                 found[id_] = Looked(
                     state=row.state,
-                    handle=row.readable(now),
+                    handle=row.readable(at.wall),
                     reason=row.reason,
                     attempts=row.attempts,
-                    due_in=max(0.0, row.due_at - now) if row.state is State.PENDING else 0.0,
-                    failed_ago=now - row.updated_at if row.state is State.FAILED else None,
+                    due_in=max(0.0, row.due_at - at.now) if row.state is State.PENDING else 0.0,
+                    failed_ago=at.now - row.updated_at if row.state is State.FAILED else None,
                     media=row.media,
                 )
         return found
@@ -265,10 +280,10 @@ class MemoryStore:
         targets: Collection[str] | None = None,
     ) -> list[Row]:
         """See `MediaStore.list`."""
-        now = self.clock()
+        at = self._clock()
         start, states = 0 if after is None else int(after), states_of(state)
         rows = (
-            self._row(row, now)
+            self._row(row, at)
             for row in self._table.rows.values()
             if row.serial > start
             and (states is None or row.state in states)
@@ -277,18 +292,18 @@ class MemoryStore:
         return list(islice(rows, limit))
 
     @staticmethod
-    def _row(row: Record, now: float) -> Row:
+    def _row(row: Record, at: Moment) -> Row:
         return Row(
             id=row.id,
             state=row.state,
             priority=row.priority,
             attempts=row.attempts,
-            due_in=row.due_at - now if row.state is State.PENDING else None,
-            lease_left=row.lease_until - now if row.state is State.WARMING else None,
+            due_in=row.due_at - at.now if row.state is State.PENDING else None,
+            lease_left=row.lease_until - at.now if row.state is State.WARMING else None,
             reason=row.reason,
-            handle=row.readable(now),
+            handle=row.readable(at.wall),
             media=row.media,
-            updated_at=moment(row.updated_at),
+            updated_at=moment(at.on_calendar(row.updated_at)),
             cursor=str(row.serial),
         )
 
@@ -299,7 +314,7 @@ class MemoryStore:
         row = self._table.rows.get(id)
         if row is None or row.handle is None or (value is not None and row.handle.value != value):
             return False
-        now = self.clock()
+        now = self._clock().now
         if not rewarm and not row.is_queued:
             self._table.forget(row)
             return True
@@ -321,7 +336,7 @@ class MemoryStore:
         limit: int | None = None,
     ) -> int:
         """See `MediaStore.requeue`."""
-        now = self.clock()
+        now = self._clock().now
         chosen = (
             row
             for row in self._table.rows.values()
@@ -341,7 +356,7 @@ class MemoryStore:
 
     async def purge(self, *, older_than: float, state: State | None = None) -> int:
         """See `MediaStore.purge`."""
-        before = self.clock() - older_than
+        before = self._clock().now - older_than
         states = {State.READY, State.FAILED} & ({State.READY, State.FAILED} if state is None else {state})
         rows = [row for row in self._table.rows.values() if row.state in states and row.updated_at <= before]
         for row in rows:
@@ -363,26 +378,8 @@ class MemoryStore:
         return self._states.setdefault(name, MemoryKeyValue())
 
 
-def _is_due_again(row: Record, job: Job, now: float) -> bool:
+def _is_due_again(row: Record, job: Job, at: Moment) -> bool:
     """Whether a row that has ended its life begins another."""
     if is_new_version(row.media, job.media):
         return True
-    return row.has_expired(now) if row.state is State.READY else job.retry_failed
-
-
-@define(eq=False)
-class MemoryKeyValue:
-    """A `KeyValue` in memory."""
-
-    _facts: dict[str, str] = field(init=False, factory=dict[str, str])
-
-    async def get(self, key: str) -> str | None:
-        """See `KeyValue.get`."""
-        return self._facts.get(key)
-
-    async def put(self, key: str, value: str | None) -> None:
-        """See `KeyValue.put`."""
-        if value is None:
-            self._facts.pop(key, None)
-        else:
-            self._facts[key] = value
+    return row.has_expired(at.wall) if row.state is State.READY else job.retry_failed

@@ -1,7 +1,7 @@
-"""The rows of a `MemoryStore` and their order: synchronous, and told the time.
+"""The rows of a `MemoryStore` and their order, synchronous and told the time; its small facts.
 
-Due rows stand in one heap a target, delayed rows and leases in heaps by time. A row has
-one valid entry in them at a time; an entry whose row has moved on is dropped when it
+Due rows stand in one heap a target, suspects (rows whose last lease ran out) in another,
+delayed rows and leases in heaps by time. A row has one valid entry in them at a time; an entry whose row has moved on is dropped when it
 comes up, so that moving a row never searches a heap.
 """
 
@@ -18,7 +18,7 @@ from prewarmkit.media import Handle, Media, MediaKind
 from prewarmkit.stores.base import MediaId
 from prewarmkit.stores.lifecycle import TRANSITIONS, Move, State, rank_offset
 
-__all__ = ["Record", "Table"]
+__all__ = ["MemoryKeyValue", "Record", "Table"]
 
 
 @define(eq=False)
@@ -38,6 +38,7 @@ class Record:
     stale: bool = False
     reason: str | None = None
     updated_at: float = 0.0
+    is_suspect: bool = False
     entry: int = 0
 
     @property
@@ -45,16 +46,16 @@ class Record:
         """Whether it waits or is being warmed."""
         return self.state in {State.PENDING, State.WARMING}
 
-    def readable(self, now: float) -> Handle | None:
+    def readable(self, wall: float) -> Handle | None:
         """The handle, with `stale` told truly."""
         if self.handle is None:
             return None
-        return evolve(self.handle, stale=True) if self.stale or self.has_expired(now) else self.handle
+        return evolve(self.handle, stale=True) if self.stale or self.has_expired(wall) else self.handle
 
-    def has_expired(self, now: float) -> bool:
+    def has_expired(self, wall: float) -> bool:
         """Whether there is a handle whose time is over."""
         expires = None if self.handle is None else self.handle.expires_at
-        return expires is not None and expires.timestamp() <= now
+        return expires is not None and expires.timestamp() <= wall
 
 
 Heap = list[tuple[float, int, Record]]
@@ -70,12 +71,15 @@ class Table:
         init=False, factory=Counter[tuple[str, MediaKind, State]]
     )
     _due: dict[str, Heap] = field(init=False, factory=dict[str, Heap])
+    _suspects: dict[str, Heap] = field(init=False, factory=dict[str, Heap])
+    _in_hand: tuple[Record, int] | None = field(init=False, default=None)
     _delayed: Heap = field(init=False, factory=Heap)
     _leases: Heap = field(init=False, factory=Heap)
     _by_content: dict[ContentKey, dict[MediaId, Record]] = field(
         init=False, factory=dict[ContentKey, dict[MediaId, Record]]
     )
     _serial: Iterator[int] = field(init=False, factory=lambda: count(1))
+    _tokens: Iterator[int] = field(init=False, factory=lambda: count(1))
 
     # ── rows ─────────────────────────────────────────────────────────────────
 
@@ -125,10 +129,10 @@ class Table:
             return []
         return list(self._by_content.get((target, media.sha256, media.kind, state), {}).values())
 
-    def good_handle(self, target: str, media: Media, now: float) -> Handle | None:
+    def good_handle(self, target: str, media: Media, wall: float) -> Handle | None:
         """The ready handle of any key with the same content."""
         for row in self._by_content.get((target, media.sha256, media.kind, State.READY), {}).values():
-            if row.handle is not None and not row.stale and not row.has_expired(now):
+            if row.handle is not None and not row.stale and not row.has_expired(wall):
                 return row.handle
         return None
 
@@ -136,6 +140,7 @@ class Table:
         """Give a waiting row the handle of another key."""
         self.move(row, Move.SHARE, now)
         row.handle, row.stale, row.reason = evolve(handle, key=row.id.key), False, None
+        row.is_suspect = False
 
     def _index(self, row: Record) -> None:
         if row.media.sha256 is not None:
@@ -156,7 +161,8 @@ class Table:
         if due_at > now:
             heappush(self._delayed, (due_at, row.entry, row))
         else:
-            heap = self._due.setdefault(row.id.target, [])
+            heaps = self._suspects if row.is_suspect else self._due
+            heap = heaps.setdefault(row.id.target, [])
             heappush(heap, (due_at + rank_offset(row.priority), row.entry, row))
 
     def hold(self, row: Record, until: float) -> None:
@@ -171,25 +177,44 @@ class Table:
         while (row := _pop_until(self._leases, now)) is not None:
             self.move(row, Move.EXPIRE, now)
             row.reason = row.reason or "crash: the lease ran out before an outcome came"
+            row.is_suspect = True
             self.schedule(row, now, now)
 
     def take(self, targets: Collection[str] | None) -> Record | None:
-        """The most urgent due row of these targets, out of its heap."""
-        heaps = [
-            heap for target in (self._due if targets is None else targets) if (heap := self._head(target))
-        ]
-        return heappop(min(heaps, key=lambda heap: heap[0][:2]))[2] if heaps else None
+        """The most urgent due row of these targets, out of its heap; a suspect only if none is in hand."""
+        heaps = list(self._heads(self._due, targets))
+        if not self._has_suspect_in_hand():
+            heaps += self._heads(self._suspects, targets)
+        if not heaps:
+            return None
+        row = heappop(min(heaps, key=lambda heap: heap[0][:2]))[2]
+        row.token = next(self._tokens)
+        if row.is_suspect:
+            self._in_hand = row, row.token
+        return row
+
+    def _has_suspect_in_hand(self) -> bool:
+        # Of the rows whose last lease ran out one may be what killed or hung a process:
+        # it shall not take others of them with it again.
+        if self._in_hand is None:
+            return False
+        row, token = self._in_hand
+        return row.state is State.WARMING and row.token == token
 
     def next_due(self, now: float) -> float | None:
         """Seconds until the next delayed row is due or lease runs out; may be early, never late."""
         heads = [heap[0][0] for heap in (self._delayed, self._leases) if heap]
         return max(0.0, min(heads) - now) if heads else None
 
-    def _head(self, target: str) -> Heap:
-        heap = self._due.get(target, [])
-        while heap and _has_moved_on(heap[0]):
-            heappop(heap)
-        return heap
+    @staticmethod
+    def _heads(heaps: dict[str, Heap], targets: Collection[str] | None) -> Iterator[Heap]:
+        """The heaps of these targets that have a row, with a valid one in front."""
+        for target in heaps if targets is None else targets:
+            heap = heaps.get(target, [])
+            while heap and _has_moved_on(heap[0]):
+                heappop(heap)
+            if heap:
+                yield heap
 
 
 def _content(row: Record) -> ContentKey:
@@ -207,3 +232,21 @@ def _pop_until(heap: Heap, now: float) -> Record | None:
         if not _has_moved_on(place):
             return place[2]
     return None
+
+
+@define(eq=False)
+class MemoryKeyValue:
+    """A `KeyValue` in memory."""
+
+    _facts: dict[str, str] = field(init=False, factory=dict[str, str])
+
+    async def get(self, key: str) -> str | None:
+        """See `KeyValue.get`."""
+        return self._facts.get(key)
+
+    async def put(self, key: str, value: str | None) -> None:
+        """See `KeyValue.put`."""
+        if value is None:
+            self._facts.pop(key, None)
+        else:
+            self._facts[key] = value

@@ -6,11 +6,14 @@ transaction, and what it said is done is on disk (`prewarmkit.stores.sqlite_db`)
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +33,7 @@ from prewarmkit.stores.base import (
     Row,
     Turn,
 )
+from prewarmkit.stores.clock import StoreClock, boot_id, boot_seconds
 from prewarmkit.stores.lifecycle import State
 from prewarmkit.stores.rules import states_of
 from prewarmkit.stores.sqlite_db import Database
@@ -38,6 +42,8 @@ from prewarmkit.stores.sqlite_work import SQL, Work
 from prewarmkit.stores.wakeups import Wakeups
 
 __all__ = ["SqliteStore"]
+
+_WINDOW = 1000
 
 
 class SqliteStore:
@@ -49,7 +55,7 @@ class SqliteStore:
     Args:
         path: The file.
         max_bytes: Most bytes that the file may grow to; over it calls raise `StoreFull`.
-        clock: POSIX seconds, for tests that move time.
+        clock: POSIX seconds, for tests that move time; ``None``: the machine's, see `prewarmkit.stores.clock`.
     """
 
     is_durable: bool = True
@@ -59,17 +65,17 @@ class SqliteStore:
         path: str | os.PathLike[str],
         *,
         max_bytes: int | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         if max_bytes is not None and max_bytes < 1:
             raise ValueError(f"max_bytes must be 1 or more, not {max_bytes!r}.")
         if str(path) == ":memory:":
             raise ValueError("SqliteStore keeps a file, and ':memory:' is none: use MemoryStore.")
         self._db = Database(Path(path), max_bytes)
-        self._clock = clock
+        self._clock = StoreClock(clock)
         self._wakeups = Wakeups()
         self._budgets: dict[str, MemoryBudget] = {}
-        self._pending = _PendingCount()
+        self._suspect: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         return f"SqliteStore({str(self._db.path)!r})"
@@ -78,6 +84,8 @@ class SqliteStore:
         await self._db.open()
         try:
             await self._db.migrate()
+            if self._clock.given is None:
+                self._clock.offset = await self._db.write(_anchored)
         except BaseException:
             await self._db.close()
             raise
@@ -101,10 +109,10 @@ class SqliteStore:
 
         def put_in(connection: sqlite3.Connection) -> list[Enqueued]:
             work = Work(connection, self._clock())
-            before = work.pending() if limit is not None else 0
+            before = 0 if limit is None else sum(work.waiting().values())
             answers = [work.enqueue(job) for job in jobs]
             # Raised inside the transaction, so none of it stays.
-            if limit is not None and (after := work.pending()) > max(limit, before):
+            if limit is not None and (after := sum(work.waiting().values())) > max(limit, before):
                 raise QueueFull(f"{after} media would be pending and {limit} is the bound: try again later.")
             return answers
 
@@ -125,12 +133,22 @@ class SqliteStore:
             work = Work(connection, self._clock())
             lost = [outcome for outcome in settle if not work.settle(outcome)]
             work.expire()
-            is_any = targets is None or len(targets) > 0
-            leased = work.lease(lease, targets, lease_seconds) if lease > 0 and is_any else []
-            pending = self._pending.of(json_list(targets), lambda: work.pending(targets))
+            waiting = work.waiting(json_list(targets))
+            leased = self._lease(work, lease, list(waiting), lease_seconds) if lease > 0 and waiting else []
+            pending = sum(waiting.values()) - len(leased)
             return Turn(leased=leased, lost=lost, pending=pending, next_due=work.next_due())
 
         return await self._db.write(take_a_turn)
+
+    def _lease(self, work: Work, most: int, targets: Sequence[str], lease_seconds: float) -> list[Lease]:
+        """Lease; of the rows whose last lease ran out only one is in this process's hands at a time.
+
+        One of them may be what killed its process: it shall not take others of them with it again.
+        """
+        may_suspect = self._suspect is None or not work.is_held(*self._suspect)
+        leased, suspect = work.lease(most, targets, lease_seconds, may_suspect=may_suspect)
+        self._suspect = suspect if may_suspect else self._suspect
+        return leased
 
     async def heartbeat(self, leases: Sequence[Lease], lease_seconds: float = 60.0) -> list[Lease]:
         """See `MediaStore.heartbeat`."""
@@ -153,16 +171,21 @@ class SqliteStore:
         """See `MediaStore.lookup_many`."""
 
         def look(connection: sqlite3.Connection) -> dict[MediaId, Looked]:
-            now = self._clock()
+            at = self._clock()
             rows = (connection.execute(SQL["find"], id_columns(id_)).fetchone() for id_ in ids)
-            return {id_of(row): as_looked(row, now) for row in rows if row is not None}
+            return {id_of(row): as_looked(row, at) for row in rows if row is not None}
 
         return await self._db.read(look)
 
     async def counts(self, targets: Collection[str] | None = None) -> Counts:
         """See `MediaStore.counts`."""
         rows = await self._select("counts", targets=json_list(targets))
-        return {(row["target"], MediaKind(row["kind"]), State(row["state"])): row["n"] for row in rows}
+        return {
+            (row["target"], MediaKind(row["kind"]), state): row[state]
+            for row in rows
+            for state in State
+            if row[state]
+        }
 
     async def has_work(self, targets: Collection[str] | None = None) -> bool:
         """See `MediaStore.has_work`."""
@@ -184,8 +207,8 @@ class SqliteStore:
             targets=json_list(targets),
             most=limit,
         )
-        now = self._clock()
-        return [as_row(row, now) for row in rows]
+        at = self._clock()
+        return [as_row(row, at) for row in rows]
 
     # ── change by hand ───────────────────────────────────────────────────────
 
@@ -212,17 +235,39 @@ class SqliteStore:
         keys: Collection[str] | None = None,
         limit: int | None = None,
     ) -> int:
-        """See `MediaStore.requeue`."""
+        """See `MediaStore.requeue`; a thousand rows a transaction, so that nobody waits for all of them."""
         filters = {"target": target, "kind": kind, "reason": reason, "keys": json_list(keys)}
-        most = -1 if limit is None else limit
-        requeued = await self._change("requeue", **filters, most=most)
+        place, requeued = (-math.inf, 0), 0
+        while limit is None or requeued < limit:
+            left = _WINDOW if limit is None else min(_WINDOW, limit - requeued)
+            changed, last = await self._db.write(partial(self._requeue_some, filters, place, left))
+            requeued += changed
+            if last is None:
+                break
+            place = last
         if requeued:
             self._wakeups.notify()
         return requeued
 
+    def _requeue_some(
+        self, filters: dict[str, Any], after: tuple[float, int], most: int, connection: sqlite3.Connection
+    ) -> tuple[int, tuple[float, int] | None]:
+        """Requeue what is meant among the next failed rows; how many, and where to go on."""
+        window = {**filters, "after": after[0], "after_id": after[1], "window": _WINDOW}
+        rows = connection.execute(SQL["failed"], window).fetchall()
+        meant = [row["id"] for row in rows if row["is_meant"]][:most]
+        changed = Work(connection, self._clock()).change("requeue", ids=json.dumps(meant))
+        return changed, (rows[-1]["updated_at"], rows[-1]["id"]) if len(rows) == _WINDOW else None
+
     async def purge(self, *, older_than: float, state: State | None = None) -> int:
-        """See `MediaStore.purge`."""
-        return await self._change("purge", state=state, before=self._clock() - older_than)
+        """See `MediaStore.purge`; a thousand rows a transaction, so that nobody waits for all of them."""
+        before, purged = self._clock().now - older_than, 0
+        for each in (State.READY, State.FAILED) if state is None else (state,):
+            removed = _WINDOW
+            while removed == _WINDOW:
+                removed = await self._change("purge", state=each, before=before, window=_WINDOW)
+                purged += removed
+        return purged
 
     # ── services ─────────────────────────────────────────────────────────────
 
@@ -267,24 +312,23 @@ class _SqliteKeyValue:
         await self._db.write(lambda connection: connection.execute(query, fact))
 
 
-_CHEAP_COUNT_SECONDS = 0.001
+_KEPT_SECONDS = 90 * 86_400.0
 
 
-class _PendingCount:
-    """How many rows wait, counted anew each turn until counting takes a while.
+def _anchored(connection: sqlite3.Connection) -> float | None:
+    """What to add to the boot's clock for the store's time; the first process of a boot decides.
 
-    Counting walks an index: free for hundreds of rows, milliseconds for a million. It may
-    take a twentieth of the time at most; between, a figure is up to some seconds old.
+    It is the calendar's time then, or the latest that the file has seen if the calendar is
+    behind it: the store's time never goes back. ``None`` where the machine names no boot.
     """
-
-    def __init__(self) -> None:
-        self._known: tuple[str | None, int] = (None, 0)
-        self._fresh_until = 0.0
-
-    def of(self, targets: str | None, count: Callable[[], int]) -> int:
-        began = time.monotonic()
-        if began >= self._fresh_until or self._known[0] != targets:
-            self._known = (targets, count())
-            took = time.monotonic() - began
-            self._fresh_until = 0.0 if took < _CHEAP_COUNT_SECONDS else began + 20 * took
-        return self._known[1]
+    boot, since_boot = boot_id(), boot_seconds()
+    if boot is None:
+        return None
+    known = {row["boot"]: row["offset"] for row in connection.execute(SQL["anchors"])}
+    if (offset := known.get(boot)) is None:
+        latest = connection.execute(SQL["latest"]).fetchone()[0]
+        offset = max(time.time(), -math.inf if latest is None else latest) - since_boot
+    seen = since_boot + offset
+    connection.execute(SQL["anchor"], {"boot": boot, "offset": offset, "seen": seen})
+    connection.execute(SQL["forget_anchors"], {"before": seen - _KEPT_SECONDS, "boot": boot})
+    return float(offset)

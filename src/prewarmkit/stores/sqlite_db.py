@@ -1,8 +1,9 @@
 """A SQLite file for `SqliteStore`: opened privately, migrated, and used off the event loop.
 
-WAL, so that readers never wait for a writer, and ``synchronous=FULL``: what a call said
-is done has been fsynced, and survives a power cut as well as a kill -9. This file knows
-connections, transactions and errors; it must never know what a row means.
+WAL, so that readers never wait for a writer, and ``synchronous=FULL``: each commit is one
+fsync of the log, so what a call said is done survives a power cut as well as a kill -9 (as
+far as the disk keeps its own word). A batch shares its commit, and thereby its fsync. This
+file knows connections, transactions and errors; it must never know what a row means.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ __all__ = ["Database"]
 
 T = TypeVar("T")
 
-_BUSY_MS = 10_000
 _OLDEST_SQLITE = (3, 35, 0)  # RETURNING
 
 
@@ -47,10 +47,17 @@ class Database:
 
     path: Path
     max_bytes: int | None = None
+    busy_seconds: float = 10.0
+    _identity: tuple[int, int] | None = field(init=False, default=None, repr=False)
     _writer: sqlite3.Connection | None = field(init=False, default=None, repr=False)
     _reader: sqlite3.Connection | None = field(init=False, default=None, repr=False)
     _write_turn: anyio.CapacityLimiter | None = field(init=False, default=None, repr=False)
     _read_turn: anyio.CapacityLimiter | None = field(init=False, default=None, repr=False)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it is not open yet."""
+        return self._writer is None
 
     async def open(self) -> None:
         """Connect, and make the file (mode 0600) if it is new."""
@@ -78,6 +85,7 @@ class Database:
 
         def transact() -> T:
             with self._errors():
+                self._check_file()
                 try:
                     return _transaction(connection, work)
                 except sqlite3.OperationalError as error:
@@ -111,6 +119,17 @@ class Database:
         with suppress(FileExistsError):
             os.close(os.open(self.path, flags, 0o600))
 
+    def _check_file(self) -> None:
+        """Refuse to write to a file that has no name any more: SQLite would go on, and all would be gone at the end."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._identity:
+            raise StoreError(
+                f"The database {self.path} was removed or replaced while it was open: put it back, or enter the store anew."
+            )
+
     def _open(self) -> None:
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise ConfigurationError(
@@ -125,14 +144,16 @@ class Database:
                     page = writer.execute("PRAGMA page_size").fetchone()[0]
                     writer.execute(f"PRAGMA max_page_count = {max(1, self.max_bytes // int(page))}")
                 reader = self._connect()
+                found = self.path.stat()
             except BaseException:
                 writer.close()
                 raise
+        self._identity = found.st_dev, found.st_ino
         self._writer, self._reader = writer, reader
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False
+            self.path, timeout=self.busy_seconds, isolation_level=None, check_same_thread=False
         )
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA synchronous = FULL")
@@ -144,7 +165,7 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            raise _translated(error, self.path, in_use=self._writer is not None) from error
+            raise _translated(error, self) from error
         except OSError as error:
             raise ConfigurationError(
                 f"The database {self.path} cannot be opened: {error.strerror}. Choose a path that this user can write."
@@ -234,19 +255,19 @@ def _primary(error: sqlite3.Error) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def _translated(error: sqlite3.Error, path: Path, *, in_use: bool) -> Exception:
-    primary = _primary(error)
+def _translated(error: sqlite3.Error, db: Database) -> Exception:
+    primary, path = _primary(error), db.path
     if primary == sqlite3.SQLITE_FULL:
         return StoreFull(
             f"No room for the database {path}: free space on its disk, or raise max_bytes=. Nothing that it held is lost."
         )
     if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return StoreError(
-            f"The database {path} stayed locked for {_BUSY_MS // 1000} s: another process holds it."
+            f"The database {path} stayed locked for {db.busy_seconds:g} s: another process holds it."
         )
     if primary in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
         # Wrong from the start it is a setting; later the world changed, and may change back.
-        kind = StoreError if in_use else ConfigurationError
+        kind = ConfigurationError if db.is_new else StoreError
         return kind(f"The database {path} cannot be written: choose a path that this user can write.")
     if primary in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return ConfigurationError(

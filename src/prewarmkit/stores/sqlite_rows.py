@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from prewarmkit.media import Handle, Media, MediaKind
+from prewarmkit.media import Handle, Media, MediaKind, Warmed
 from prewarmkit.stores.base import Lease, Looked, MediaId, Row
+from prewarmkit.stores.clock import Moment
 from prewarmkit.stores.lifecycle import State
 from prewarmkit.stores.rules import moment
 
 __all__ = [
-    "NO_HANDLE",
     "as_handle",
     "as_lease",
     "as_looked",
@@ -25,11 +25,8 @@ __all__ = [
     "id_of",
     "json_list",
     "media_columns",
+    "warmed_columns",
 ]
-
-NO_HANDLE: Mapping[str, None] = dict.fromkeys(
-    ("handle", "handle_kind", "unique_id", "weak", "details", "warmed_at", "expires_at")
-)
 
 
 def id_columns(id_: MediaId) -> dict[str, Any]:
@@ -54,10 +51,23 @@ def handle_columns(handle: Handle) -> dict[str, Any]:
         "handle": handle.value,
         "handle_kind": handle.kind.value,
         "unique_id": handle.unique_id,
-        "weak": json.dumps(handle.weak),
-        "details": json.dumps(dict(handle.details)),
+        "weak": _json(handle.weak, "[]"),
+        "details": _json(dict(handle.details), "{}"),
         "warmed_at": _seconds(handle.warmed_at),
         "expires_at": _seconds(handle.expires_at),
+    }
+
+
+def warmed_columns(warmed: Warmed, asked: MediaKind, wall: float) -> dict[str, Any]:
+    """The columns of the handle that a target just gave for a row of that kind."""
+    return {
+        "handle": warmed.handle,
+        "handle_kind": (warmed.kind or asked).value,
+        "unique_id": warmed.unique_id,
+        "weak": _json(warmed.weak, "[]"),
+        "details": _json(dict(warmed.details), "{}"),
+        "warmed_at": wall,
+        "expires_at": _seconds(warmed.expires_at),
     }
 
 
@@ -84,7 +94,7 @@ def as_media(row: sqlite3.Row) -> Media:
     )
 
 
-def as_handle(row: sqlite3.Row, now: float) -> Handle | None:
+def as_handle(row: sqlite3.Row, at: Moment) -> Handle | None:
     """The handle, with `stale` told truly; ``None`` if there is none."""
     if row["handle"] is None:
         return None
@@ -95,35 +105,39 @@ def as_handle(row: sqlite3.Row, now: float) -> Handle | None:
         row["target"],
         row["media_key"],
         unique_id=row["unique_id"],
-        weak=tuple(json.loads(row["weak"])),
-        stale=bool(row["stale"]) or (expires is not None and expires <= now),
+        weak=() if row["weak"] == "[]" else tuple(json.loads(row["weak"])),
+        stale=bool(row["stale"]) or (expires is not None and expires <= at.wall),
         warmed_at=_moment(row["warmed_at"]),
         expires_at=_moment(expires),
-        details=json.loads(row["details"]),
+        details={} if row["details"] == "{}" else json.loads(row["details"]),
     )
 
 
-def as_lease(row: sqlite3.Row, now: float) -> Lease:
-    """A row that was just leased."""
-    waited = max(0.0, now - row["due_at"])
-    return Lease(id_of(row), row["token"], row["attempts"], as_media(row), row["priority"], waited)
+def as_lease(row: Sequence[Any], token: int, now: float) -> Lease:
+    """A row that was just leased; its columns as the query ``lease`` gives them."""
+    _, target, key, kind_, attempts, priority, due_at, size, etag, sha256, content_type, filename = row
+    kind = MediaKind(kind_)
+    media = Media(
+        key, kind, size=size, etag=etag, sha256=sha256, content_type=content_type, filename=filename
+    )
+    return Lease(MediaId(target, key, kind), token, attempts, media, priority, max(0.0, now - due_at))
 
 
-def as_looked(row: sqlite3.Row, now: float) -> Looked:
+def as_looked(row: sqlite3.Row, at: Moment) -> Looked:
     """What a look-up tells."""
     state = State(row["state"])
     return Looked(
         state=state,
-        handle=as_handle(row, now),
+        handle=as_handle(row, at),
         reason=row["reason"],
         attempts=row["attempts"],
-        due_in=max(0.0, row["due_at"] - now) if state is State.PENDING else 0.0,
-        failed_ago=now - row["updated_at"] if state is State.FAILED else None,
+        due_in=max(0.0, row["due_at"] - at.now) if state is State.PENDING else 0.0,
+        failed_ago=at.now - row["updated_at"] if state is State.FAILED else None,
         media=as_media(row),
     )
 
 
-def as_row(row: sqlite3.Row, now: float) -> Row:
+def as_row(row: sqlite3.Row, at: Moment) -> Row:
     """A row for people who look."""
     state = State(row["state"])
     return Row(
@@ -131,14 +145,19 @@ def as_row(row: sqlite3.Row, now: float) -> Row:
         state=state,
         priority=row["priority"],
         attempts=row["attempts"],
-        due_in=row["due_at"] - now if state is State.PENDING else None,
-        lease_left=row["lease_until"] - now if state is State.WARMING else None,
+        due_in=row["due_at"] - at.now if state is State.PENDING else None,
+        lease_left=row["lease_until"] - at.now if state is State.WARMING else None,
         reason=row["reason"],
-        handle=as_handle(row, now),
+        handle=as_handle(row, at),
         media=as_media(row),
-        updated_at=moment(row["updated_at"]),
+        updated_at=moment(at.on_calendar(row["updated_at"])),
         cursor=str(row["id"]),
     )
+
+
+def _json(values: Collection[Any], nothing: str) -> str:
+    """JSON; ``nothing`` is that of no values, which is what most rows have."""
+    return json.dumps(values) if values else nothing
 
 
 def _seconds(when: datetime | None) -> float | None:

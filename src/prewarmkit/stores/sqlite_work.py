@@ -6,13 +6,14 @@ decides as `prewarmkit.stores.rules` says; the contract suite holds it to both.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import define
 
-from prewarmkit.media import Handle, Media
+from prewarmkit.media import Handle, Media, Warmed
 from prewarmkit.stores.base import (
     Enqueued,
     Failed,
@@ -24,18 +25,18 @@ from prewarmkit.stores.base import (
     Retry,
     Succeeded,
 )
-from prewarmkit.stores.lifecycle import AGEING_SECONDS, LIVE_RANK, State, rank_offset
-from prewarmkit.stores.rules import handle_of, is_new_version, merged
+from prewarmkit.stores.clock import Moment
+from prewarmkit.stores.lifecycle import State, rank_offset
+from prewarmkit.stores.rules import is_new_version, merged
 from prewarmkit.stores.sql import load_queries
 from prewarmkit.stores.sqlite_rows import (
-    NO_HANDLE,
     as_handle,
     as_lease,
     as_media,
     handle_columns,
     id_columns,
-    json_list,
     media_columns,
+    warmed_columns,
 )
 
 __all__ = ["SQL", "Work"]
@@ -43,39 +44,52 @@ __all__ = ["SQL", "Work"]
 SQL = load_queries("sqlite")
 
 
-@frozen
+@define
 class Work:
     """One transaction's work.
 
     Attributes:
         connection: Inside its transaction.
-        now: The one moment at which all of it happens, POSIX seconds.
+        at: The one moment at which all of it happens.
     """
 
     connection: sqlite3.Connection
-    now: float
+    at: Moment
 
     def change(self, query: str, **values: Any) -> int:
         """Run a named query; how many rows it changed."""
-        values |= {"now": self.now, "live": LIVE_RANK, "ageing": AGEING_SECONDS}
+        values["now"] = self.at.now
         return self.connection.execute(SQL[query], values).rowcount
 
-    def pending(self, targets: Collection[str] | None = None) -> int:
-        """How many rows wait."""
-        return int(self.connection.execute(SQL["pending"], {"targets": json_list(targets)}).fetchone()[0])
+    def waiting(self, targets: str | None = None) -> dict[str, int]:
+        """How many rows wait, by target, where any does; ``targets`` is a JSON list, ``None`` for all."""
+        return dict(self.connection.execute(SQL["waiting"], {"targets": targets}).fetchall())
 
     def next_due(self) -> float | None:
         """See `Turn.next_due`."""
-        moment = self.connection.execute(SQL["next_due"], {"now": self.now}).fetchone()[0]
-        return None if moment is None else max(0.0, moment - self.now)
+        moment = self.connection.execute(SQL["next_due"], {"now": self.at.now}).fetchone()[0]
+        return None if moment is None else max(0.0, moment - self.at.now)
 
     # ── enqueue ──────────────────────────────────────────────────────────────
 
     def enqueue(self, job: Job) -> Enqueued:
         """Put one job in."""
+        media, now, due_at = job.media, self.at.now, self.at.now + job.delay
+        version = (media.size, media.etag, media.sha256, media.content_type, media.filename)
+        place = (job.priority, due_at, due_at > now)
+        inserted = self.connection.execute(
+            SQL["insert"], (job.target, media.key, media.kind.value, *version, *place, now, now)
+        )
+        if inserted.rowcount != 1:
+            return self._enqueue_again(job)
+        shared = self._good_handle(job.target, media)
+        if shared is None:
+            return Enqueued.QUEUED
+        self.change("share", id=inserted.lastrowid, **handle_columns(shared))
+        return Enqueued.READY
+
+    def _enqueue_again(self, job: Job) -> Enqueued:
         row = self.connection.execute(SQL["find"], id_columns(job.id)).fetchone()
-        if row is None:
-            return self._insert(job)
         state, known = State(row["state"]), as_media(row)
         is_new, is_queued = is_new_version(known, job.media), state in {State.PENDING, State.WARMING}
         media = merged(known, job.media)
@@ -89,7 +103,8 @@ class Work:
             self._hurry(row, job)
             return Enqueued.DUPLICATE
         priority = min(job.priority, row["priority"]) if is_queued else job.priority
-        self.change("renew", id=row["id"], **self._due(priority, self.now + job.delay))
+        due = self._due(self.at.now + job.delay)
+        self.change("renew", id=row["id"], priority=priority, is_new=is_new, **due)
         return Enqueued.DUPLICATE if is_queued else Enqueued.QUEUED
 
     def _share(self, row: sqlite3.Row, media: Media) -> bool:
@@ -101,38 +116,26 @@ class Work:
 
     def _is_due_again(self, row: sqlite3.Row, job: Job) -> bool:
         if row["state"] == State.READY:
-            return row["expires_at"] is not None and row["expires_at"] <= self.now
+            return row["expires_at"] is not None and row["expires_at"] <= self.at.wall
         return job.retry_failed
-
-    def _insert(self, job: Job) -> Enqueued:
-        shared = self._good_handle(job.target, job.media)
-        self.change(
-            "insert",
-            **id_columns(job.id),
-            **media_columns(job.media),
-            **self._due(job.priority, self.now + job.delay),
-            **(NO_HANDLE if shared is None else handle_columns(shared)),
-            state=State.PENDING if shared is None else State.READY,
-        )
-        return Enqueued.QUEUED if shared is None else Enqueued.READY
 
     def _good_handle(self, target: str, media: Media) -> Handle | None:
         if media.sha256 is None:
             return None
-        wanted = {"target": target, "sha256": media.sha256, "kind": media.kind, "now": self.now}
+        wanted = {"target": target, "sha256": media.sha256, "kind": media.kind, "wall": self.at.wall}
         row = self.connection.execute(SQL["good_handle"], wanted).fetchone()
-        return None if row is None else as_handle(row, self.now)
+        return None if row is None else as_handle(row, self.at)
 
     def _hurry(self, row: sqlite3.Row, job: Job) -> None:
-        due_at = min(self.now + job.delay, row["due_at"])
+        due_at = min(self.at.now + job.delay, row["due_at"])
         if job.priority < row["priority"] or due_at < row["due_at"]:
-            self.change("hurry", id=row["id"], **self._due(min(job.priority, row["priority"]), due_at))
+            priority = min(job.priority, row["priority"])
+            self.change("hurry", id=row["id"], priority=priority, **self._due(due_at))
 
-    @staticmethod
-    def _due(priority: int, due_at: float) -> dict[str, Any]:
-        return {"priority": priority, "due_at": due_at, "rank": due_at + rank_offset(priority)}
+    def _due(self, due_at: float) -> dict[str, Any]:
+        return {"due_at": due_at, "delayed": due_at > self.at.now}
 
-    # ── settle and lease ─────────────────────────────────────────────────────
+    # ── settle ───────────────────────────────────────────────────────────────
 
     def settle(self, outcome: Outcome) -> bool:
         """Apply one outcome if its lease still holds; say whether it did."""
@@ -140,39 +143,83 @@ class Work:
         held = {**id_columns(lease.id), "token": lease.token}
         match outcome:
             case Succeeded(_, warmed):
-                return self._succeed(lease.id, held, handle_of(lease.id, warmed, now=self.now))
+                return self._succeed(lease.id, held, warmed)
             case Retry(_, delay, reason, refund):
-                changed = self.change(
-                    "put_back", **held, due_at=self.now + delay, reason=reason, refund=int(refund)
-                )
+                due = self._due(self.at.now + delay)
+                changed = self.change("put_back", **held, **due, reason=reason, refund=int(refund))
             case Failed(_, reason):
                 changed = self.change("fail", **held, reason=reason)
             case Released():
-                changed = self.change("put_back", **held, due_at=self.now, reason=None, refund=1)
+                changed = self.change("put_back", **held, **self._due(self.at.now), reason=None, refund=1)
         return changed > 0
 
-    def _succeed(self, id_: MediaId, held: dict[str, Any], handle: Handle) -> bool:
-        columns = {**held, **handle_columns(handle), "now": self.now}
+    def _succeed(self, id_: MediaId, held: dict[str, Any], warmed: Warmed) -> bool:
+        columns = {**held, **warmed_columns(warmed, id_.kind, self.at.wall), "now": self.at.now}
         rows = self.connection.execute(SQL["succeed"], columns).fetchall()
-        if rows and rows[0]["sha256"] is not None:
-            self.change("share_with_waiting", **{**columns, **id_columns(id_), "sha256": rows[0]["sha256"]})
+        if rows and rows[0][0] is not None:
+            self.change("share_with_waiting", **{**columns, "sha256": rows[0][0]})
         return bool(rows)
+
+    # ── lease ────────────────────────────────────────────────────────────────
 
     def expire(self) -> None:
         """Take back the leases that ran out."""
         self.change("expire")
 
-    def lease(self, most: int, targets: Collection[str] | None, lease_seconds: float) -> list[Lease]:
-        """Lease up to ``most`` due rows, most urgent first."""
-        wanted = {
-            "now": self.now,
-            "most": most,
-            "targets": json_list(targets),
-            "lease_seconds": lease_seconds,
-        }
+    def lease(
+        self, most: int, targets: Sequence[str], lease_seconds: float, *, may_suspect: bool
+    ) -> tuple[list[Lease], tuple[int, int] | None]:
+        """Lease up to ``most`` due rows, most urgent first.
+
+        Returns:
+            The leases; and of the suspect among them, if there is one, its row's number and its token.
+        """
+        chosen = self._heads(most, targets, may_suspect=may_suspect)
+        if not chosen:
+            return [], None
+        place = {id_: n for n, (_, id_, _) in enumerate(chosen)}
+        token: int = self.connection.execute(SQL["next_token"]).fetchall()[0][0]
+        ids = json.dumps(list(place))
+        wanted = {"ids": ids, "token": token, "now": self.at.now, "lease_seconds": lease_seconds}
         rows = self.connection.execute(SQL["lease"], wanted).fetchall()
-        rows.sort(key=lambda row: (row["rank"], row["id"]))  # RETURNING promises no order
-        return [as_lease(row, self.now) for row in rows]
+        rows.sort(key=lambda row: place[row[0]])  # RETURNING promises no order
+        suspect = next(((id_, token) for _, id_, is_suspect in chosen if is_suspect), None)
+        return [as_lease(row, token, self.at.now) for row in rows], suspect
+
+    def _heads(
+        self, most: int, targets: Sequence[str], *, may_suspect: bool
+    ) -> list[tuple[float, int, bool]]:
+        """Rank, number and suspicion of the most urgent due rows: the best of each lane, and of these the best."""
+        lanes = self.connection.execute(SQL["lanes"], {"targets": json.dumps(targets)}).fetchall()
+        best: list[tuple[float, int, bool]] = []
+        for target, suspect, priority in lanes:
+            if not suspect:
+                # Only what can still be among the best: a long urgent lane spares the others.
+                until = best[-1][0] if len(best) == most else None
+                best += self._head(target, priority, most, until=until)
+                best = sorted(best)[:most]
+        if may_suspect:
+            suspects = [
+                head
+                for target, suspect, priority in lanes
+                if suspect
+                for head in self._head(target, priority, 1, is_suspect=True)
+            ]
+            best = sorted(best + sorted(suspects)[:1])[:most]
+        return best
+
+    def _head(
+        self, target: str, priority: int, most: int, *, until: float | None = None, is_suspect: bool = False
+    ) -> list[tuple[float, int, bool]]:
+        """The first rows of one lane that are due and have no rank after ``until``."""
+        offset = rank_offset(priority)
+        last = self.at.now if until is None else min(self.at.now, until - offset)
+        rows = self.connection.execute(SQL["lane"], (target, is_suspect, priority, last, most)).fetchall()
+        return [(due_at + offset, id_, is_suspect) for due_at, id_ in rows]
+
+    def is_held(self, id_: int, token: int) -> bool:
+        """Whether that lease of that row still holds."""
+        return self.connection.execute(SQL["is_held"], (id_, token)).fetchone() is not None
 
     def heartbeat(self, lease: Lease, lease_seconds: float) -> bool:
         """Hold one lease on; say whether it was ours still."""

@@ -1,5 +1,5 @@
--- Named queries of SqliteStore. `:live` and `:ageing` are the ranks' constants
--- (prewarmkit.stores.lifecycle); `:now` is one reading of the clock a transaction.
+-- Named queries of SqliteStore. `:now` is one reading of the store's clock a transaction,
+-- `:wall` one of the machine's calendar: spans are measured by the first, `expires_at` by the second.
 
 -- name: find
 SELECT * FROM media_cache WHERE target = :target AND media_key = :media_key AND kind = :kind;
@@ -7,17 +7,15 @@ SELECT * FROM media_cache WHERE target = :target AND media_key = :media_key AND 
 -- name: good_handle
 SELECT * FROM media_cache
 WHERE state = 'ready' AND target = :target AND sha256 = :sha256 AND kind = :kind
-  AND stale = 0 AND (expires_at IS NULL OR expires_at > :now)
+  AND stale = 0 AND (expires_at IS NULL OR expires_at > :wall)
 LIMIT 1;
 
 -- name: insert
 INSERT INTO media_cache (
-    target, media_key, kind, state, priority, due_at, rank, size, etag, sha256, content_type, filename,
-    handle, handle_kind, unique_id, weak, details, warmed_at, expires_at, created_at, updated_at
-) VALUES (
-    :target, :media_key, :kind, :state, :priority, :due_at, :rank, :size, :etag, :sha256, :content_type, :filename,
-    :handle, :handle_kind, :unique_id, :weak, :details, :warmed_at, :expires_at, :now, :now
-);
+    target, media_key, kind, size, etag, sha256, content_type, filename, state, priority, due_at, delayed,
+    created_at, updated_at
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?)
+ON CONFLICT (target, media_key, kind) DO NOTHING;
 
 -- name: describe
 UPDATE media_cache
@@ -27,41 +25,43 @@ WHERE id = :id;
 -- name: renew
 -- Any state but a plain duplicate's goes back to pending; a handle that it has stays, stale.
 UPDATE media_cache
-SET state = 'pending', priority = :priority, due_at = :due_at, rank = :rank, attempts = 0, reason = NULL,
+SET state = 'pending', priority = :priority, due_at = :due_at, delayed = :delayed, attempts = 0, reason = NULL,
+    suspect = CASE WHEN :is_new THEN 0 ELSE suspect END,
     stale = (handle IS NOT NULL), leased_at = NULL, lease_until = NULL, updated_at = :now
 WHERE id = :id;
 
 -- name: hurry
-UPDATE media_cache SET priority = :priority, due_at = :due_at, rank = :rank WHERE id = :id AND state = 'pending';
+UPDATE media_cache SET priority = :priority, due_at = :due_at, delayed = :delayed
+WHERE id = :id AND state = 'pending';
 
 -- name: share
 UPDATE media_cache
-SET state = 'ready', attempts = 0, reason = NULL, stale = 0, leased_at = NULL, lease_until = NULL, updated_at = :now,
-    handle = :handle, handle_kind = :handle_kind, unique_id = :unique_id, weak = :weak, details = :details,
-    warmed_at = :warmed_at, expires_at = :expires_at
+SET state = 'ready', attempts = 0, reason = NULL, stale = 0, suspect = 0, leased_at = NULL, lease_until = NULL,
+    updated_at = :now, handle = :handle, handle_kind = :handle_kind, unique_id = :unique_id, weak = :weak,
+    details = :details, warmed_at = :warmed_at, expires_at = :expires_at
 WHERE id = :id;
 
 -- name: share_with_waiting
 UPDATE media_cache
-SET state = 'ready', attempts = 0, reason = NULL, stale = 0, updated_at = :now,
+SET state = 'ready', attempts = 0, reason = NULL, stale = 0, suspect = 0, updated_at = :now,
     handle = :handle, handle_kind = :handle_kind, unique_id = :unique_id, weak = :weak, details = :details,
-    warmed_at = :now, expires_at = :expires_at
+    warmed_at = :warmed_at, expires_at = :expires_at
 WHERE state = 'pending' AND handle IS NULL AND target = :target AND sha256 = :sha256 AND kind = :kind;
 
 -- name: succeed
 UPDATE media_cache
-SET state = 'ready', attempts = 0, reason = NULL, stale = 0, leased_at = NULL, lease_until = NULL,
+SET state = 'ready', attempts = 0, reason = NULL, stale = 0, suspect = 0, leased_at = NULL, lease_until = NULL,
     updated_at = :now, handle = :handle, handle_kind = :handle_kind, unique_id = :unique_id, weak = :weak,
-    details = :details, warmed_at = :now, expires_at = :expires_at
+    details = :details, warmed_at = :warmed_at, expires_at = :expires_at
 WHERE target = :target AND media_key = :media_key AND kind = :kind AND state = 'warming' AND token = :token
 RETURNING sha256;
 
 -- name: put_back
+-- An outcome clears a suspect: its process lived to tell it. One that never began (no reason) stays what it was.
 UPDATE media_cache
-SET state = 'pending', due_at = :due_at,
-    rank = :due_at + CASE priority WHEN 0 THEN :live ELSE priority * :ageing END,
-    attempts = attempts - :refund, reason = coalesce(:reason, reason), leased_at = NULL, lease_until = NULL,
-    updated_at = :now
+SET state = 'pending', due_at = :due_at, delayed = :delayed, attempts = attempts - :refund,
+    suspect = CASE WHEN :reason IS NULL THEN suspect ELSE 0 END, reason = coalesce(:reason, reason),
+    leased_at = NULL, lease_until = NULL, updated_at = :now
 WHERE target = :target AND media_key = :media_key AND kind = :kind AND state = 'warming' AND token = :token;
 
 -- name: fail
@@ -70,52 +70,74 @@ SET state = 'failed', reason = :reason, leased_at = NULL, lease_until = NULL, up
 WHERE target = :target AND media_key = :media_key AND kind = :kind AND state = 'warming' AND token = :token;
 
 -- name: expire
-UPDATE media_cache
-SET state = 'pending', due_at = :now,
-    rank = :now + CASE priority WHEN 0 THEN :live ELSE priority * :ageing END,
+UPDATE media_cache INDEXED BY ix_media_cache_warming
+SET state = 'pending', due_at = :now, delayed = 0, suspect = 1,
     reason = coalesce(reason, 'crash: the lease ran out before an outcome came'),
     leased_at = NULL, lease_until = NULL, updated_at = :now
 WHERE state = 'warming' AND lease_until <= :now;
 
+-- name: waiting
+SELECT target, sum(pending) FROM prewarm_counts
+WHERE :targets IS NULL OR target IN (SELECT value FROM json_each(:targets))
+GROUP BY target HAVING sum(pending) > 0;
+
+-- name: lanes
+-- The lanes of some targets that have rows: one probe for each, and one beyond the last.
+WITH RECURSIVE lane (target, suspect, priority) AS (
+    SELECT wanted.value, mark.column1, (
+        SELECT min(priority) FROM media_cache INDEXED BY ix_media_cache_due
+        WHERE state = 'pending' AND target = wanted.value AND suspect = mark.column1
+    )
+    FROM json_each(:targets) AS wanted, (VALUES (0), (1)) AS mark
+    UNION ALL
+    SELECT target, suspect, (
+        SELECT min(priority) FROM media_cache AS next INDEXED BY ix_media_cache_due
+        WHERE state = 'pending' AND next.target = lane.target AND next.suspect = lane.suspect
+          AND next.priority > lane.priority
+    )
+    FROM lane WHERE priority IS NOT NULL
+)
+SELECT target, suspect, priority FROM lane WHERE priority IS NOT NULL ORDER BY priority;
+
+-- name: lane
+-- The head of one lane; of two rows with one time the older row comes first.
+SELECT due_at, id FROM media_cache INDEXED BY ix_media_cache_due
+WHERE state = 'pending' AND target = ? AND suspect = ? AND priority = ? AND due_at <= ?
+ORDER BY due_at, id LIMIT ?;
+
+-- name: next_token
+UPDATE prewarm_fence SET token = token + 1 RETURNING token;
+
 -- name: lease
 UPDATE media_cache
-SET state = 'warming', token = token + 1, attempts = attempts + 1, leased_at = :now,
+SET state = 'warming', token = :token, attempts = attempts + 1, leased_at = :now,
     lease_until = :now + :lease_seconds, updated_at = :now
-WHERE id IN (
-    SELECT id FROM media_cache INDEXED BY ix_media_cache_due  -- in order, never sorted
-    WHERE state = 'pending' AND due_at <= :now
-      AND (:targets IS NULL OR target IN (SELECT value FROM json_each(:targets)))
-    ORDER BY rank, id LIMIT :most
-)
-RETURNING *;
+WHERE id IN (SELECT value FROM json_each(:ids))
+RETURNING id, target, media_key, kind, attempts, priority, due_at, size, etag, sha256, content_type, filename;
+
+-- name: is_held
+SELECT 1 FROM media_cache WHERE id = ? AND token = ? AND state = 'warming';
 
 -- name: heartbeat
 UPDATE media_cache SET lease_until = :now + :lease_seconds
 WHERE target = :target AND media_key = :media_key AND kind = :kind AND state = 'warming' AND token = :token;
 
--- name: pending
-SELECT count(*) FROM media_cache
-WHERE state = 'pending' AND (:targets IS NULL OR target IN (SELECT value FROM json_each(:targets)));
-
 -- name: next_due
 SELECT min(moment) FROM (
-    SELECT min(due_at) AS moment FROM media_cache INDEXED BY ix_media_cache_delayed WHERE state = 'pending' AND due_at > :now
+    SELECT min(due_at) AS moment FROM media_cache INDEXED BY ix_media_cache_delayed
+    WHERE state = 'pending' AND delayed = 1 AND due_at > :now
     UNION ALL
-    SELECT min(lease_until) FROM media_cache WHERE state = 'warming'
+    SELECT min(lease_until) FROM media_cache INDEXED BY ix_media_cache_warming WHERE state = 'warming'
 );
 
 -- name: counts
-SELECT target, kind, state, count(*) AS n FROM media_cache
-WHERE :targets IS NULL OR target IN (SELECT value FROM json_each(:targets))
-GROUP BY target, kind, state;
+SELECT target, kind, pending, warming, ready, failed FROM prewarm_counts
+WHERE :targets IS NULL OR target IN (SELECT value FROM json_each(:targets));
 
 -- name: has_work
 SELECT EXISTS (
-    SELECT 1 FROM media_cache
-    WHERE state = 'pending' AND (:targets IS NULL OR target IN (SELECT value FROM json_each(:targets)))
-) OR EXISTS (
-    SELECT 1 FROM media_cache
-    WHERE state = 'warming' AND (:targets IS NULL OR target IN (SELECT value FROM json_each(:targets)))
+    SELECT 1 FROM prewarm_counts
+    WHERE pending + warming > 0 AND (:targets IS NULL OR target IN (SELECT value FROM json_each(:targets)))
 );
 
 -- name: list
@@ -133,7 +155,7 @@ SET handle = NULL, handle_kind = NULL, unique_id = NULL, weak = NULL, details = 
     attempts = CASE WHEN state IN ('pending', 'warming') THEN attempts ELSE 0 END,
     priority = CASE WHEN state IN ('pending', 'warming') THEN priority ELSE 0 END,
     due_at = CASE WHEN state IN ('pending', 'warming') THEN due_at ELSE :now END,
-    rank = CASE WHEN state IN ('pending', 'warming') THEN rank ELSE :now + :live END,
+    delayed = CASE WHEN state IN ('pending', 'warming') THEN delayed ELSE 0 END,
     reason = CASE WHEN state IN ('pending', 'warming') THEN reason ELSE 'the handle was refused' END,
     updated_at = :now
 WHERE target = :target AND media_key = :media_key AND kind = :kind
@@ -144,23 +166,45 @@ DELETE FROM media_cache
 WHERE target = :target AND media_key = :media_key AND kind = :kind AND state IN ('ready', 'failed')
   AND handle IS NOT NULL AND (:value IS NULL OR handle = :value);
 
+-- name: failed
+-- A window of failed rows, and which of them are meant.
+SELECT updated_at, id,
+       (:target IS NULL OR target = :target) AND (:kind IS NULL OR kind = :kind)
+       AND (:reason IS NULL OR substr(reason, 1, length(:reason)) = :reason)
+       AND (:keys IS NULL OR media_key IN (SELECT value FROM json_each(:keys))) AS is_meant
+FROM media_cache INDEXED BY ix_media_cache_ended
+WHERE state IN ('ready', 'failed') AND state = 'failed' AND (updated_at, id) > (:after, :after_id)
+ORDER BY updated_at, id LIMIT :window;
+
 -- name: requeue
-UPDATE media_cache
-SET state = 'pending', attempts = 0, due_at = :now,
-    rank = :now + CASE priority WHEN 0 THEN :live ELSE priority * :ageing END, updated_at = :now
-WHERE id IN (
-    SELECT id FROM media_cache
-    WHERE state = 'failed'
-      AND (:target IS NULL OR target = :target)
-      AND (:kind IS NULL OR kind = :kind)
-      AND (:reason IS NULL OR substr(reason, 1, length(:reason)) = :reason)
-      AND (:keys IS NULL OR media_key IN (SELECT value FROM json_each(:keys)))
-    ORDER BY id LIMIT :most
-);
+UPDATE media_cache SET state = 'pending', attempts = 0, due_at = :now, delayed = 0, updated_at = :now
+WHERE state = 'failed' AND id IN (SELECT value FROM json_each(:ids));
 
 -- name: purge
-DELETE FROM media_cache
-WHERE state IN ('ready', 'failed') AND (:state IS NULL OR state = :state) AND updated_at <= :before;
+DELETE FROM media_cache WHERE id IN (
+    SELECT id FROM media_cache INDEXED BY ix_media_cache_ended
+    WHERE state IN ('ready', 'failed') AND state = :state AND updated_at <= :before
+    ORDER BY updated_at LIMIT :window
+);
+
+-- name: anchors
+SELECT boot, offset, seen FROM prewarm_clock;
+
+-- name: anchor
+INSERT INTO prewarm_clock (boot, offset, seen) VALUES (:boot, :offset, :seen)
+ON CONFLICT (boot) DO UPDATE SET seen = excluded.seen;
+
+-- name: forget_anchors
+DELETE FROM prewarm_clock WHERE seen < :before AND boot <> :boot;
+
+-- name: latest
+-- No row was touched later than this.
+SELECT max(moment) FROM (
+    SELECT max(seen) AS moment FROM prewarm_clock
+    UNION ALL
+    SELECT max(updated_at) FROM media_cache INDEXED BY ix_media_cache_ended
+    WHERE state IN ('ready', 'failed') AND state = 'ready'
+);
 
 -- name: state_get
 SELECT value FROM prewarm_state WHERE name = :name AND key = :key;
