@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 from attrs import define, field
 
@@ -72,6 +73,7 @@ class Pump:
     _at_rest: tuple[float, int] = field(init=False, default=(-math.inf, 0))
     _outbox: list[Settled] = field(init=False, factory=list[Settled])
     _busy: int = field(init=False, default=0)
+    _is_turning: bool = field(init=False, default=False)
     _troubles: int = field(init=False, default=0)
     _dice: random.Random = field(init=False, factory=random.Random)
 
@@ -113,8 +115,14 @@ class Pump:
         # Shielded: a turn that was committed but not heard of would cost each of its
         # rows an attempt. Stores bound the time of their calls.
         settings = self.core.settings
-        with anyio.CancelScope(shield=True):
-            return await self.core.store.turn(outcomes, lease, self.core.book.awake(), settings.lease_seconds)
+        self._is_turning = True
+        try:
+            with anyio.CancelScope(shield=True):
+                return await self.core.store.turn(
+                    outcomes, lease, self.core.book.awake(), settings.lease_seconds
+                )
+        finally:
+            self._is_turning = False
         raise RuntimeError("unreachable: a shield swallows nothing")  # for type checkers
 
     async def _count_at_rest(self) -> None:
@@ -239,6 +247,10 @@ class Pump:
                 self._busy -= 1
             if verdict is not None:
                 self.settle(verdict, seconds)
+            if not self._is_turning and len(self._outbox) >= self.concurrency:
+                # Work that never waits would settle all that is leased before the store hears of any: let the
+                # turn begin, and go on while the store is at it.
+                await anyio.lowlevel.checkpoint()
             place = self._next()
             self._busy += place is not None
 
