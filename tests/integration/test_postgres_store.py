@@ -19,10 +19,8 @@ from psycopg_pool import AsyncConnectionPool
 from prewarmkit import ConfigurationError, PoolSettings, PrewarmPool, StoreError
 from prewarmkit.budget import Window
 from prewarmkit.media import Media, MediaKind, Warmed
-from prewarmkit.pool.state import priority_of as priority_in_a_pool
 from prewarmkit.stores import Enqueued, PostgresStore, Retry, State, Succeeded
 from prewarmkit.stores.postgres.listen import channel_of
-from prewarmkit.stores.rules import priority_of
 from prewarmkit.testing.contracts.store import job
 from prewarmkit.testing.postgres import PostgresServer
 from prewarmkit.testing.postgres_time import shift_rows
@@ -325,13 +323,6 @@ async def test_enqueue_in_says_what_is_wrong(store: PostgresStore, postgres_dsn:
             store.enqueue_in_sync(connection, Media("a", MediaKind.PHOTO), target="bot", kind="video")
         with pytest.raises(ValueError, match="2600 bytes"):
             store.enqueue_in_sync(connection, "ы" * 1500, target="bot")
-
-
-@pytest.mark.parametrize("size", [None, 0, 99_999, 100_000, 9_999_999, 10_000_000, 10**10])
-@pytest.mark.parametrize("kind", ["photo", "video"])
-def test_enqueue_in_gives_the_priority_that_a_pool_gives(size: int | None, kind: str) -> None:
-    medium = Media("a", MediaKind(kind), size=size)
-    assert priority_of(medium) == priority_in_a_pool(medium)
 
 
 async def test_a_hosts_pool_is_borrowed_from_and_left_as_it_was(postgres_dsn: str) -> None:
