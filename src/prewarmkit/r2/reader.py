@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import anyio
+import anyio.lowlevel
+
 from prewarmkit.errors import R2Error, TransportError
 from prewarmkit.media import ObjectInfo
 from prewarmkit.r2.digest import Hasher
@@ -86,7 +89,7 @@ class ObjectReader:
             if self._sum is not None:
                 await self._sum.catch_up()
             try:
-                chunk = await anext(self._body)
+                chunk = await self._chunk()
             except StopAsyncIteration:
                 await self._end("the connection ended early.")
             except TransportError as error:
@@ -100,6 +103,14 @@ class ObjectReader:
                         self._sum.add(chunk)
                     return chunk
         return b""
+
+    async def _chunk(self) -> bytes:
+        try:
+            return await anext(self._body)
+        except RuntimeError:
+            # The answer may be gone because all of this is cancelled, and its task heard of it first.
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            raise
 
     async def _end(self, why: str) -> None:
         if self._given < self.length:
