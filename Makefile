@@ -2,7 +2,7 @@
 # PYTHON=... names the Python to make it with; ARGS=... goes to pytest, or to the demo.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench plots docs clean
+.PHONY: help demo test test-all chaos lint format bench plots docs clean
 
 PYTHON_IS_GIVEN := $(if $(filter undefined,$(origin PYTHON)),,--this-python)
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -35,6 +35,10 @@ test: ## the tests, without the slow ones, and how much they cover
 test-all: ## every test but those that need a real account
 	$(call install,group:tests extra:demo)
 	@$(VENV_PYTHON) .ci/cover.py --timeout 900 -m "not live" $(ARGS)
+
+chaos: ## the long form of what breaks things on purpose: kills, restarts, faults of every kind
+	$(call install,group:tests extra:demo)
+	@$(VENV_PYTHON) -m pytest tests/chaos --timeout 900 $(ARGS)
 
 lint: ## ruff, mypy, pyright, import-linter
 	$(call install,group:lint group:tests group:bench group:docs extra:demo)

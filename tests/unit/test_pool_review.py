@@ -596,3 +596,32 @@ async def test_a_failure_in_a_targets_task_group_counts_as_itself(
         with pytest.raises(WarmFailed, match="source_missing: gone"):
             await pool.warm("a", timeout=3)
         assert target.calls == ["a"]
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.0, 4), (0.03, 2)])
+async def test_a_pool_leases_further_ahead_only_while_its_workers_run_dry(
+    source: UnreadSource, target: ScriptedTarget, seconds: float, most: int
+) -> None:
+    """What a process holds is what a crash of it costs an attempt: twice its workers, if these have enough to do."""
+    held = list[int]()
+
+    class Watched(MemoryStore):
+        async def turn(
+            self,
+            settle: Sequence[Outcome] = (),
+            lease: int = 0,
+            targets: Collection[str] | None = None,
+            lease_seconds: float = 60.0,
+        ) -> Turn:
+            await anyio.sleep(0.002)  # as a database takes it
+            turn = await super().turn(settle, lease, targets, lease_seconds)
+            held.append((await self.counts()).get((target.id, MediaKind.DOCUMENT, State.WARMING), 0))
+            return turn
+
+    target.seconds = seconds
+    settings = PoolSettings(concurrency=8, max_queue=1000, autostart=False)
+    async with PrewarmPool(source, target, Watched(), settings=settings) as pool:
+        await pool.enqueue_many(map(str, range(160 if seconds else 600)))
+        await pool.start()
+        await pool.join(timeout=10)
+    assert max(held) == most * 8

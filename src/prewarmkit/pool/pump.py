@@ -42,6 +42,8 @@ logger = logging.getLogger("prewarmkit.pool")
 
 _LANES = 10
 _LONGEST_TROUBLE_SECONDS = 5.0
+# Leases for each worker: one that it has, and others that it finds while the store is asked for more.
+_FEWEST_LEASES, _MOST_LEASES = 2, 4
 
 
 @define
@@ -74,6 +76,7 @@ class Pump:
     _outbox: list[Settled] = field(init=False, factory=list[Settled])
     _busy: int = field(init=False, default=0)
     _is_turning: bool = field(init=False, default=False)
+    _leases: int = field(init=False, default=_FEWEST_LEASES)
     _troubles: int = field(init=False, default=0)
     _dice: random.Random = field(init=False, factory=random.Random)
 
@@ -96,6 +99,7 @@ class Pump:
             self._outbox = batch + self._outbox
             raise
         self._troubles = 0
+        self._pace(is_full=bool(batch) and 0 < lease == len(turn.leased))
         lost = {outcome.lease for outcome in turn.lost}
         for settled in batch:
             self._apply(settled, is_lost=settled.verdict.outcome.lease in lost)
@@ -202,9 +206,16 @@ class Pump:
         if self.is_paused or self.is_stopping:
             return 0
         held = len(self.held) - len(self._outbox)  # the turn that leases also settles
-        ahead = min(2 * self.concurrency - held, self.core.settings.max_queue - len(self.ring))
+        ahead = min(self._leases * self.concurrency - held, self.core.settings.max_queue - len(self.ring))
         free = self.ring.maxsize - len(self.ring)
         return min(max(ahead, min(self.urgent, self.concurrency)), free)
+
+    def _pace(self, *, is_full: bool) -> None:
+        """Lease further ahead while workers run dry during a turn; that costs a crash more attempts, so no longer."""
+        if self._busy >= self.concurrency:
+            self._leases = max(self._leases - 1, _FEWEST_LEASES)
+        elif is_full and not len(self.ring):
+            self._leases = min(self._leases + 1, _MOST_LEASES)
 
     def _patience(self) -> float:
         """Seconds until a turn is worth it though nothing rang."""
