@@ -23,6 +23,7 @@ from prewarmkit.testing.stand_ins import ScriptedTarget, UnreadSource
 
 address, log, poison = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 dice, numbers = random.Random(), itertools.count()
+pace = float(os.environ.get("PUSH_SECONDS", "0"))
 
 def note(text: str) -> None:
     with log.open("a") as lines:
@@ -33,7 +34,7 @@ async def push(media):
     if media.key == poison:
         await anyio.sleep(0.1)
         os.kill(os.getpid(), 9)
-    await anyio.sleep(dice.uniform(0.001, 0.02))
+    await anyio.sleep(pace or dice.uniform(0.001, 0.02))
     handle = f"H:{media.key}:{os.getpid()}:{next(numbers)}"
     note(f"end {media.key} {handle}")
     return Warmed(handle)

@@ -11,12 +11,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from attrs import define, field
+from psycopg import sql
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a signal of POSIX"),
@@ -56,9 +58,10 @@ def descendants(pid: int) -> set[int]:
 
 @define
 class Demo:
-    """A demo that runs, its progress going to a file."""
+    """A demo that runs, its progress going to a file; with an address its table is in PostgreSQL."""
 
     folder: Path
+    dsn: str | None = None
     process: subprocess.Popen[str] = field(init=False)
 
     @property
@@ -81,6 +84,7 @@ class Demo:
                     "--json",
                     "--data",
                     self.data,
+                    *(() if self.dsn is None else ("--store", "postgres", "--dsn", self.dsn)),
                     *map(str, arguments),
                 ],
                 stdout=subprocess.PIPE,
@@ -93,7 +97,9 @@ class Demo:
         return [int(pid) for pid in WORKER.findall(self.log.read_text())]
 
     def counts(self) -> Mapping[str, int]:
-        """Rows by state, as the file has them now."""
+        """Rows by state, as the table has them now."""
+        if self.dsn is not None:
+            return self._counts_in_postgresql(self.dsn)
         with (
             contextlib.suppress(sqlite3.OperationalError),
             contextlib.closing(
@@ -102,6 +108,19 @@ class Demo:
         ):
             rows = connection.execute("SELECT state, count(*) FROM media_cache GROUP BY state")
             return dict(rows.fetchall())
+        return {}
+
+    def _counts_in_postgresql(self, dsn: str) -> Mapping[str, int]:
+        plan = self.data / "demo.json"
+        if not plan.exists():
+            return {}
+        schema = sql.Identifier(json.loads(plan.read_text())["schema"])
+        query = sql.SQL("SELECT state, count(*) FROM {}.media_cache GROUP BY state").format(schema)
+        with (
+            contextlib.suppress(psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName),
+            psycopg.connect(dsn) as connection,
+        ):
+            return dict(connection.execute(query).fetchall())
         return {}
 
     def wait_until_ready(self, count: int) -> None:
@@ -121,13 +140,25 @@ class Demo:
         return json.loads(out)
 
 
-@pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Demo]:
-    running = Demo(tmp_path)
+@contextlib.contextmanager
+def ended(running: Demo) -> Generator[Demo]:
+    """Whatever the test does, it does not outlive it."""
     yield running
     if running.process.poll() is None:
         running.process.kill()
         running.process.communicate()
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    with ended(Demo(tmp_path)) as running:
+        yield running
+
+
+@pytest.fixture
+def postgres_demo(tmp_path: Path, postgres_dsn: str) -> Iterator[Demo]:
+    with ended(Demo(tmp_path, postgres_dsn)) as running:
+        yield running
 
 
 def all_ready(demo: Demo, told: Any, count: int) -> None:
@@ -147,6 +178,24 @@ def test_a_killed_worker_is_followed_by_another_and_nothing_is_lost(demo: Demo) 
     assert told["worker"]["survival"] == 1.0
     assert f"worker {worker} was killed by SIGKILL" in demo.log.read_text()
     assert len(demo.workers()) == 2
+
+
+def test_with_postgresql_a_killed_worker_and_a_killed_demo_lose_nothing_either(postgres_demo: Demo) -> None:
+    """The worker first, then the demo and its children; the next one goes on where they were."""
+    postgres_demo.start("--s3", "rclone", "--count", 40, "--lease", 1)
+    postgres_demo.wait_until_ready(5)
+    os.kill(postgres_demo.workers()[0], signal.SIGKILL)
+    postgres_demo.wait_for_workers(2)
+    children = descendants(postgres_demo.process.pid)
+    postgres_demo.process.kill()
+    postgres_demo.process.communicate()
+    assert eventually(lambda: not children & set(parents())), "some child outlived the demo"
+    before = postgres_demo.counts().get("ready", 0)
+    assert 5 <= before < 40
+    postgres_demo.start("--lease", 1)
+    told = postgres_demo.finish()
+    all_ready(postgres_demo, told, 40)
+    assert told["warming"]["warmed"] == 40 - before
 
 
 def test_a_killed_demo_takes_its_children_along_and_goes_on_where_it_was(demo: Demo) -> None:

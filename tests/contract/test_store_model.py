@@ -74,17 +74,13 @@ class Driven:
         store: Entered, empty.
         pass_time: Lets seconds pass for it.
         date: What its calendar says now, POSIX seconds.
-        isolates: Whether it hands out suspects one by one.
         sweeps: Whether it counts, and takes leases back, in turns that lease nothing too.
-        in_order: Whether a job sees the content that jobs before it in its call made known.
     """
 
     store: MediaStore
     pass_time: Callable[[float], None]
     date: Callable[[], float]
-    isolates: bool = True
     sweeps: bool = True
-    in_order: bool = True
 
 
 OpenStore = Callable[[], AbstractAsyncContextManager[Driven]]
@@ -112,7 +108,7 @@ async def postgres(dsn: str) -> AsyncGenerator[Driven]:
     schema = f"model_{secrets.token_hex(4)}"
     async with PostgresStore(dsn, schema=schema, auto_migrate=True, notify=False) as store:
         pass_time = partial(shift_rows, dsn, schema=schema)
-        yield Driven(store, pass_time, time.time, isolates=False, sweeps=False, in_order=False)
+        yield Driven(store, pass_time, time.time, sweeps=False)
 
 
 STORES: dict[str, Callable[..., AbstractAsyncContextManager[Driven]]] = {
@@ -170,7 +166,6 @@ class Model:
     expiries: dict[str, float] = field(factory=dict[str, float])
     tokens: dict[MediaId, int] = field(factory=dict[MediaId, int])
     suspect_in_hand: Lease | None = None
-    isolates: bool = True
 
     def move(self, line: Line, move: Move) -> None:
         step = TRANSITIONS[line.state, move]
@@ -276,7 +271,7 @@ class Model:
         for line in self.lines.values():
             if line.state is State.WARMING and line.lease_until <= self.now:
                 self.move(line, Move.EXPIRE)
-                line.due, line.is_suspect = self.now, self.isolates
+                line.due, line.is_suspect = self.now, True
                 line.reason = line.reason or "crash"
 
     def claim(self, leases: Sequence[Lease], most: int, targets: Collection[str] | None) -> None:
@@ -397,7 +392,6 @@ class StoreMachine(RuleBasedStateMachine):
         self.opened = portal.wrap_async_context_manager(open_store())
         self.driven = self.opened.__enter__()
         self.store, self.pass_time = self.driven.store, self.driven.pass_time
-        self.model.isolates = self.driven.isolates
         self.leases: list[Lease] = []  # every one that was ever given: late words are told too
         self.serial = 0
 
@@ -420,9 +414,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.enqueue_all(given)
 
     def enqueue_all(self, given: list[Job]) -> None:
-        calls = [given] if self.driven.in_order else [[job] for job in given]
-        for jobs_ in calls:
-            assert self.call("enqueue", jobs_) == [self.model.enqueue(job) for job in jobs_]
+        assert self.call("enqueue", given) == [self.model.enqueue(job) for job in given]
 
     @rule(
         given=st.lists(jobs.filter(lambda job: job.media.sha256 is None), max_size=4), limit=st.integers(1, 6)

@@ -16,12 +16,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from attrs import evolve, frozen
 
@@ -32,6 +34,7 @@ from prewarmkit.cli.demo.proof import wrong
 from prewarmkit.cli.demo.wire import Order, Report
 from prewarmkit.cli.main import main
 from prewarmkit.testing.botapi import Upload
+from prewarmkit.testing.postgres import PostgresServer
 
 QUICK = ("--s3", "rclone")
 GIVE_UP_SECONDS = 60
@@ -241,14 +244,16 @@ def test_what_a_fault_left_queued_is_warmed_by_the_next_start(tmp_path: Path) ->
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 80 KB."""
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of so many KB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("mounting a small file system takes root on Linux")
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=80k", "tmpfs", disk], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={request.param}k", "tmpfs", disk],
+        capture_output=True,
+        check=False,
     )
     if mounted.returncode:
         pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
@@ -258,7 +263,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_disk_that_is_really_full_loses_nothing_either(tmp_path: Path, small_disk: Path) -> None:
+@pytest.mark.parametrize(("small_disk", "can_look"), [(112, True), (80, False)], indirect=["small_disk"])
+def test_a_disk_that_is_really_full_loses_nothing_either(
+    tmp_path: Path, small_disk: Path, *, can_look: bool
+) -> None:
+    """Full for more rows; or for the file beside the database too, without which it cannot even be read."""
     data = tmp_path / "data"
     assert demo(tmp_path, *QUICK, "--fault", "wrong-secret", "--data", data).code == 1
     database = data / "prewarm.db"
@@ -267,9 +276,63 @@ def test_a_disk_that_is_really_full_loses_nothing_either(tmp_path: Path, small_d
     full = demo(tmp_path, "--data", data, "--json")
     assert full.code == 1
     assert "free space on its disk" in full.json["error"]
-    assert full.json["queued"] + full.json["ready"] == 24
+    assert not can_look or full.json["queued"] + full.json["ready"] == 24
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
     assert demo(tmp_path, "--data", data).code == 0
+
+
+# ── PostgreSQL ────────────────────────────────────────────────────────────────
+
+
+def schemas(dsn: str) -> list[str]:
+    """What demos have made in a database."""
+    with psycopg.connect(dsn) as connection:
+        query = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'prewarmkit%'"
+        return [row[0] for row in connection.execute(query)]
+
+
+def test_the_table_may_be_in_somebodys_postgresql_and_nothing_stays_there(
+    tmp_path: Path, postgres_dsn: str
+) -> None:
+    where = ("--store", "postgres", "--dsn", postgres_dsn)
+    ran = demo(tmp_path, *QUICK, *where, "--count", 12, "--no-budget", "--json")
+    assert ran.code == 0, ran.err
+    assert (ran.json["warming"]["warmed"], ran.json["lookup"]["hits"]) == (12, 12)
+    assert "12 are queued in schema prewarmkit_demo_" in ran.err
+    assert schemas(postgres_dsn) == []
+    assert left_over(tmp_path) == []
+
+
+def test_what_a_fault_left_queued_in_postgresql_is_warmed_by_the_next_start(
+    tmp_path: Path, postgres_dsn: str
+) -> None:
+    data = tmp_path / "data"
+    where = ("--store", "postgres", "--dsn", postgres_dsn, "--data", data)
+    ran = demo(tmp_path, *QUICK, *where, "--count", 12, "--fault", "revoked-token")
+    assert ran.code == 1
+    assert "12 media stay queued" in ran.out
+    assert re.search(r"go on with: .* --store postgres --dsn DSN\n", ran.out)
+    assert "name it with --store postgres --dsn DSN" in demo(tmp_path, "--data", data).out
+    again = demo(tmp_path, *where, "--json")
+    assert again.code == 0, again.err
+    assert again.json["lookup"]["hits"] == 12
+    assert len(schemas(postgres_dsn)) == 1, "it is kept with the folder"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "said"),
+    [
+        ("postgresql://me:s3cr3t-word@127.0.0.1:1/media", "127.0.0.1:1/media failed: Connection refused"),
+        ("no dsn, but a s3cr3t-word", "must be a connection string"),
+    ],
+)
+def test_a_database_that_cannot_be_reached_is_one_clear_message(tmp_path: Path, dsn: str, said: str) -> None:
+    ran = demo(tmp_path, *QUICK, "--store", "postgres", "--dsn", dsn, "--count", 12)
+    assert ran.code == 1
+    assert said in ran.out
+    assert ran.out.count("✗") == 1
+    assert "s3cr3t" not in ran.all
+    assert left_over(tmp_path) == []
 
 
 # ── slips of the operator ────────────────────────────────────────────────────
@@ -281,8 +344,10 @@ def test_a_disk_that_is_really_full_loses_nothing_either(tmp_path: Path, small_d
         (["--media", "/nowhere/at/all"], "/nowhere/at/all is no directory"),
         (["--count", "0"], "must be 1 to 100000"),
         (["--chats", "none"], "invalid number value: 'none'"),
-        (["--store", "postgres"], "postgres comes with PostgresStore"),
-        (["--store", "files"], "there is no store 'files'"),
+        (["--store", "files"], "invalid choice: 'files'"),
+        (["--dsn", "postgresql://x"], "--dsn goes with --store postgres"),
+        (["--store", "postgres", "--data", "x"], "name one of your own with --dsn"),
+        (["--store", "postgres", "--fault", "full-disk"], "goes with --store sqlite"),
         (["--fault", "flood"], "invalid choice: 'flood'"),
         (["--media", ".", "--count", "3"], "leave --count and --seed out"),
         (["--media", ".", "--data", "./inside"], "--data must not lie inside --media"),
@@ -504,3 +569,58 @@ def test_faults_of_the_bucket_show_the_same_with_seaweedfs(tmp_path: Path, fault
     assert ran.code == 1
     assert FAULTS[fault] in ran.json["error"]
     assert ran.json["queued"] == 24
+
+
+@pytest.fixture
+def open_tmp() -> Iterator[Path]:
+    """A temporary folder that everybody may pass through, as PostgreSQL needs it where root runs the tests."""
+    with tempfile.TemporaryDirectory(prefix="prewarmkit-test-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        (path / "tmp").mkdir()
+        yield path
+
+
+@pytest.mark.slow
+def test_the_table_may_be_in_a_postgresql_that_is_started_for_it(open_tmp: Path) -> None:
+    """The short forms are above: the same in a database that is there already."""
+    ran = demo(open_tmp, *QUICK, "--store", "postgres", "--count", 40, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["lookup"]["hits"] == ran.json["warming"]["warmed"] == 40
+    assert left_over(open_tmp) == []
+
+
+@pytest.mark.slow
+def test_a_database_that_goes_away_for_good_ends_the_demo_with_a_message(
+    open_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool would wait for it; a demo has an operator, who is told after some seconds."""
+    monkeypatch.delenv("PREWARMKIT_TEST_DSN", raising=False)
+    data = open_tmp / "data"
+    with PostgresServer() as server:
+        where = ("--store", "postgres", "--dsn", server.create_database(), "--data", str(data))
+        started = subprocess.Popen(
+            [sys.executable, "-m", "prewarmkit", "demo", *QUICK, *where, "--count", "100", "--chats", "5"],
+            env=environment(open_tmp),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            assert started.stdout is not None
+            while not re.match(r"worker \d+ warms", started.stdout.readline()):
+                assert started.poll() is None
+            time.sleep(1)
+            server.stop()
+            said, _ = started.communicate(timeout=60)
+        finally:
+            started.kill()
+            started.wait()
+        assert started.returncode == 1
+        assert said.count("✗") == 1
+        assert "The database at 127.0.0.1" in said
+        assert "Traceback" not in said
+        server.start()
+        ran = demo(open_tmp, *where, "--no-budget", "--json")
+        assert ran.code == 0, ran.err
+        assert ran.json["lookup"]["hits"] == 100

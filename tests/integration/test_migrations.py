@@ -14,7 +14,7 @@ from psycopg import sql
 from prewarmkit import ConfigurationError, SchemaMissing, SchemaTooNew, SchemaTooOld
 from prewarmkit.cli.main import main
 from prewarmkit.stores import PostgresStore
-from prewarmkit.stores.postgres.queries import adoption_sql, migrations_for
+from prewarmkit.stores.postgres.queries import migrations_for
 from prewarmkit.stores.postgres.schema import schema_sql
 from prewarmkit.stores.postgres.verify import catalogue, expected_catalogue
 from prewarmkit.testing.contracts.store import job
@@ -101,7 +101,7 @@ async def test_somebody_elses_table_is_left_alone(postgres_dsn: str) -> None:
     run(postgres_dsn, "CREATE TABLE media_cache (bot_slug text, sha256 text, kind text)")
     async with PostgresStore(postgres_dsn) as store:
         for call in (store.migrate, store.check_schema):
-            with pytest.raises(ConfigurationError, match=r"schema=.*docs/stores\.md"):
+            with pytest.raises(ConfigurationError, match=r"schema=.*docs/adopt\.md"):
                 await call()
     async with PostgresStore(postgres_dsn, schema="prewarm", auto_migrate=True) as store:
         assert await store.verify() == []
@@ -181,75 +181,6 @@ async def test_the_view_counts_rows_by_target_and_kind(postgres_dsn: str) -> Non
     assert row == ("bot", "document", 2, 1, 1, 0, 0)
 
 
-# ── the original's tables ────────────────────────────────────────────────────
-
-ORIGINAL = """
-CREATE TABLE media_store (bot_slug text, sha256 text, r2_key text, PRIMARY KEY (bot_slug, sha256));
-CREATE TABLE media_cache (bot_slug text, sha256 text, kind text, status text, file_id text, file_unique_id text,
-    warmup_chat_id bigint, warmup_message_id bigint, last_error text, PRIMARY KEY (bot_slug, sha256, kind));
-INSERT INTO media_store VALUES ('a', 's1', 'one.mp4'), ('a', 's2', 'two.png'), ('b', 's1', 'one.mp4'), ('a', 's3', 'new.gif');
-INSERT INTO media_cache VALUES
-    ('a', 's1', 'video', 'ready', 'F1', 'U1', -100, 7, NULL),
-    ('b', 's1', 'video', 'warming', NULL, NULL, NULL, NULL, NULL),
-    ('a', 's2', 'photo', 'error', NULL, NULL, NULL, NULL, 'too big'),
-    ('a', 's2', 'document', 'ready', 'F2', NULL, NULL, NULL, NULL)"""
-
-
-def adopt(dsn: str, bots: str) -> None:
-    """Run the script as psql would, with this map."""
-    script = adoption_sql("prewarm").replace("('my-bot', '123456')", bots)
-    run(dsn, script)
-
-
-async def test_the_originals_rows_are_taken_over_and_none_is_lost(postgres_dsn: str) -> None:
-    """Handles stay good, errors stay errors with their reason, what waited or hung is due; again adds nothing."""
-    run(postgres_dsn, ORIGINAL)
-    async with PostgresStore(postgres_dsn, schema="prewarm", auto_migrate=True) as store:
-        for _ in range(2):
-            adopt(postgres_dsn, "('a', 'telegram:1'), ('b', 'telegram:2')")
-        rows = {(row.id.target, row.id.key, row.id.kind.value): row for row in await store.list()}
-        assert {name: row.state.value for name, row in rows.items()} == {
-            ("telegram:1", "one.mp4", "video"): "ready",
-            ("telegram:2", "one.mp4", "video"): "pending",
-            ("telegram:1", "two.png", "photo"): "failed",
-            ("telegram:1", "two.png", "document"): "ready",
-        }
-        handle = rows["telegram:1", "one.mp4", "video"].handle
-        assert handle is not None
-        assert (handle.value, handle.unique_id, handle.details) == (
-            "F1",
-            "U1",
-            {"chat_id": -100, "message_id": 7},
-        )
-        assert rows["telegram:1", "two.png", "photo"].reason == "too big"
-        assert [lease.id.target for lease in (await store.turn(lease=9)).leased] == ["telegram:2"]
-    with psycopg.connect(postgres_dsn) as connection:
-        assert connection.execute("SELECT count(*) FROM public.media_cache").fetchone() == (4,)
-
-
-@pytest.mark.parametrize(
-    ("bots", "spoiled", "message"),
-    [
-        ("('a', 'telegram:1')", "SELECT", "no target for: b"),
-        ("('a', 't'), ('b', 'u')", "DELETE FROM media_store WHERE bot_slug = 'b'", "no key for: b/s1"),
-        (
-            "('a', 't'), ('b', 'u')",
-            "UPDATE media_cache SET kind = 'movie' WHERE bot_slug = 'b'",
-            "no kinds: movie",
-        ),
-    ],
-)
-async def test_what_cannot_be_taken_over_stops_the_whole(
-    postgres_dsn: str, bots: str, spoiled: str, message: str
-) -> None:
-    """Rather nothing than a part."""
-    run(postgres_dsn, ORIGINAL, spoiled)
-    async with PostgresStore(postgres_dsn, schema="prewarm", auto_migrate=True) as store:
-        with pytest.raises(psycopg.errors.RaiseException, match=message):
-            adopt(postgres_dsn, bots)
-        assert await store.counts() == {}
-
-
 # ── the command line ─────────────────────────────────────────────────────────
 
 
@@ -269,8 +200,6 @@ def test_the_commands_make_compare_and_print(postgres_dsn: str, capsys: pytest.C
     capsys.readouterr()
     assert main(["sql", "--schema", "s"]) == 0
     assert capsys.readouterr().out == schema_sql("s")
-    assert main(["sql", "--schema", "s", "--adopt"]) == 0
-    assert capsys.readouterr().out == adoption_sql("s")
 
 
 def test_a_command_that_fails_says_why_without_the_password(capsys: pytest.CaptureFixture[str]) -> None:

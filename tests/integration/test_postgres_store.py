@@ -163,7 +163,7 @@ async def test_a_full_table_is_leased_from_by_index_alone(store: PostgresStore, 
             return "\n".join(str(row[0]) for row in cursor.fetchall())
 
         plans = {
-            "lease": plan("lease_one", "bot", 64, 60.0),
+            "lease": plan("lease_one", "bot", 64, 60.0, None, None, None, None),
             "settle": plan(
                 "succeed",
                 "{bot}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 __all__ = ["finish", "start"]
 
 
-def start(script: Path, *arguments: object) -> subprocess.Popen[bytes]:
-    """Start a worker; return once it works."""
+def start(script: Path, *arguments: object, push_seconds: float = 0) -> subprocess.Popen[bytes]:
+    """Start a worker; return once it works. A push takes it some milliseconds, or as long as is said."""
     process = subprocess.Popen(
-        [sys.executable, str(script), *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, str(script), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PUSH_SECONDS": str(push_seconds)},
     )
     assert process.stdout is not None
     line = process.stdout.readline()

@@ -39,12 +39,43 @@ def add_sql(parser: argparse.ArgumentParser) -> None:
     """Teach a parser what ``sql`` may be told, and what to run."""
     parser.description = "Print the SQL that migrate would run on an empty database; needs no connection."
     _add_schema(parser)
-    parser.add_argument(
+    group = parser.add_argument_group("the original system's tables")
+    group.add_argument(
         "--adopt",
         action="store_true",
-        help="print the script that takes the original system's rows over instead",
+        help="print the script that takes the rows of its media_store and media_cache over instead",
     )
-    parser.set_defaults(run=_sql)
+    group.add_argument(
+        "--bot",
+        type=_bot,
+        action="append",
+        default=[],
+        metavar="SLUG=ID",
+        help="the id of the target for a bot_slug, for each bot; without any there is a line to be filled in",
+    )
+    group.add_argument(
+        "--original", default="public", metavar="SCHEMA", help="where its tables are (default %(default)s)"
+    )
+    group.add_argument("--undo", action="store_true", help="print the script that takes an adoption back")
+
+    def run(parsed: argparse.Namespace) -> int:
+        slugs = [slug for slug, _ in parsed.bot]
+        if (slugs or parsed.undo) and not parsed.adopt:
+            parser.error("--bot and --undo go with --adopt")
+        if twice := {slug for slug in slugs if slugs.count(slug) > 1}:
+            parser.error(f"--bot: {min(twice)!r} stands twice")
+        if parsed.adopt and parsed.schema == parsed.original:
+            parser.error("--schema: our media_cache needs another schema than the original's (--original)")
+        return _sql(parsed)
+
+    parser.set_defaults(run=run)
+
+
+def _bot(text: str) -> tuple[str, str]:
+    slug, _, target = text.rpartition("=")
+    if not slug or not target:
+        raise argparse.ArgumentTypeError(f"{text!r} is not SLUG=ID, as in my-bot=123456")
+    return slug, target
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
@@ -76,10 +107,16 @@ def _verify(parsed: argparse.Namespace) -> int:
 
 
 def _sql(parsed: argparse.Namespace) -> int:
-    from prewarmkit.stores.postgres.queries import adoption_sql
+    from prewarmkit.stores.postgres.adoption import adoption_sql, undo_sql
     from prewarmkit.stores.postgres.schema import schema_sql
 
-    print(adoption_sql(parsed.schema) if parsed.adopt else schema_sql(parsed.schema), end="")
+    if parsed.undo:
+        text = undo_sql(parsed.schema)
+    elif parsed.adopt:
+        text = adoption_sql(parsed.schema, bots=dict(parsed.bot), original=parsed.original)
+    else:
+        text = schema_sql(parsed.schema)
+    print(text, end="")
     return 0
 
 

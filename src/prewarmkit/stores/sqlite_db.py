@@ -249,15 +249,21 @@ def _statements(sql: str) -> Generator[str]:
             statement = ""
 
 
+def _code(error: sqlite3.Error) -> int | None:
+    """SQLite's result code; ``None``: it is an error of Python's."""
+    return getattr(error, "sqlite_errorcode", None)
+
+
 def _primary(error: sqlite3.Error) -> int | None:
-    """SQLite's result code without its extension."""
-    code = getattr(error, "sqlite_errorcode", None)
+    """The same without its extension."""
+    code = _code(error)
     return None if code is None else code & 0xFF
 
 
 def _translated(error: sqlite3.Error, db: Database) -> Exception:
     primary, path = _primary(error), db.path
-    if primary == sqlite3.SQLITE_FULL:
+    # The second is of the file beside the database that its processes share: on a full disk it cannot be made.
+    if primary == sqlite3.SQLITE_FULL or _code(error) == sqlite3.SQLITE_IOERR_SHMSIZE:
         return StoreFull(
             f"No room for the database {path}: free space on its disk, or raise max_bytes=. Nothing that it held is lost."
         )

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
-__all__ = ["DEFAULT_COUNT", "FAULTS", "S3_SERVERS", "Options", "add_arguments"]
+__all__ = ["DEFAULT_COUNT", "FAULTS", "S3_SERVERS", "STORES", "Options", "add_arguments"]
 
 DEFAULT_COUNT = 300
 _FAULT_COUNT = 24
@@ -26,17 +26,18 @@ _MOST_CONCURRENCY = 500
 _NEEDED = ("rich", "aiohttp")
 
 S3_SERVERS = ("seaweedfs", "rclone")
+STORES = ("sqlite", "postgres")
 FAULTS = {
     "wrong-secret": "the worker signs with another secret access key",
     "missing-bucket": "the worker reads from a bucket that is not there",
-    "full-disk": "the worker's database may not grow",
+    "full-disk": "the worker's database may not grow (sqlite)",
     "unknown-kind": "a medium is queued as a hologram",
     "revoked-token": "the worker has a bot token that is no longer good",
 }
 
 _DESCRIPTION = """\
 The main job from end to end on real parts, all of them on this machine: an S3 server
-that checks signatures, a table in SQLite, a Bot API server, and a worker process that
+that checks signatures, a table in SQLite or PostgreSQL, a Bot API server, and a worker process that
 warms every medium into a reusable file_id. A second pass then looks each medium up,
 and the bytes that arrived are compared with the source's SHA-256.
 
@@ -48,6 +49,7 @@ try:
   python -m prewarmkit demo --no-budget          as fast as this machine goes
   python -m prewarmkit demo --media ~/Pictures   your own files, up to 50 MB each
   python -m prewarmkit demo --data here          keeps everything; run it again to go on where it stopped
+  python -m prewarmkit demo --store postgres     the table in a PostgreSQL that is started for it
   python -m prewarmkit demo --json | jq .warming
 
 While it runs, kill -9 the worker whose number it shows: another takes over and nothing is lost.
@@ -70,6 +72,8 @@ class Options:
         has_budget: Whether sending keeps to Telegram's limits.
         concurrency: Media that are warmed at once.
         s3: Which S3 server; ``None``: the best that is installed.
+        store: Where the table lives.
+        dsn: Of a PostgreSQL that is there already; ``None``: one is started. Hidden in ``repr``.
         lease_seconds: How long a dead worker keeps its media.
         fault: What to break.
         is_json: Whether only JSON goes to standard output.
@@ -83,6 +87,8 @@ class Options:
     has_budget: bool = True
     concurrency: int = _DEFAULT_CONCURRENCY
     s3: str | None = None
+    store: str | None = None
+    dsn: str | None = field(default=None, repr=False)
     lease_seconds: int = _DEFAULT_LEASE
     fault: str | None = None
     is_json: bool = False
@@ -142,7 +148,15 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         help="media that are warmed at once (default %(default)s)",
     )
     group.add_argument(
-        "--store", type=_store, default="sqlite", metavar="STORE", help="where the table lives: sqlite"
+        "--store",
+        choices=STORES,
+        help="where the table lives: in a file (default), or in a PostgreSQL, which is started for it and removed",
+    )
+    group.add_argument(
+        "--dsn",
+        metavar="DSN",
+        help="a PostgreSQL of your own, as postgresql://user@host/database (its password rather in PGPASSWORD or "
+        "~/.pgpass); the demo makes a schema in it, and removes it",
     )
     group.add_argument(
         "--s3",
@@ -176,6 +190,7 @@ def _options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> Opt
         parser.error("--media takes the files as they are: leave --count and --seed out")
     if media is not None and data is not None and data.is_relative_to(media):
         parser.error("--data must not lie inside --media, or the demo would warm its own files")
+    _check_store(parser, parsed)
     return Options(
         count=parsed.count,
         seed=parsed.seed,
@@ -185,10 +200,21 @@ def _options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> Opt
         has_budget=not parsed.no_budget,
         concurrency=parsed.concurrency,
         s3=parsed.s3,
+        store=parsed.store,
+        dsn=parsed.dsn,
         lease_seconds=parsed.lease,
         fault=parsed.fault,
         is_json=parsed.json,
     )
+
+
+def _check_store(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
+    if parsed.dsn is not None and parsed.store != "postgres":
+        parser.error("--dsn goes with --store postgres")
+    if parsed.store == "postgres" and parsed.fault == "full-disk":
+        parser.error("--fault full-disk goes with --store sqlite")
+    if parsed.store == "postgres" and parsed.dsn is None and parsed.data is not None:
+        parser.error("--data keeps no PostgreSQL that the demo starts: name one of your own with --dsn")
 
 
 def _run(options: Options) -> int:
@@ -221,13 +247,3 @@ def _directory(text: str) -> Path:
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is no directory: name one that holds your files")
     return path
-
-
-def _store(text: str) -> str:
-    if text == "postgres":
-        raise argparse.ArgumentTypeError(
-            "postgres comes with PostgresStore, which is not there yet: use sqlite"
-        )
-    if text != "sqlite":
-        raise argparse.ArgumentTypeError(f"there is no store {text!r}: use sqlite")
-    return text

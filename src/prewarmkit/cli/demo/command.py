@@ -15,9 +15,10 @@ from rich.console import Console
 
 from prewarmkit import PrewarmKitError
 from prewarmkit.cli.demo.arguments import Options
+from prewarmkit.cli.demo.homes import remove_home
 from prewarmkit.cli.demo.place import Place, open_place, remove
 from prewarmkit.cli.demo.screen import Screen
-from prewarmkit.cli.demo.supervisor import Outcome, run_demo
+from prewarmkit.cli.demo.supervisor import Outcome, Stopped, run_demo
 from prewarmkit.cli.demo.telling import Telling
 from prewarmkit.cli.demo.wire import first_of
 
@@ -58,9 +59,12 @@ class _Session:
             code = self._interrupted() if outcome is None else self._telling.outcome(outcome)
         except (PrewarmKitError, OSError) as error:
             code = self._telling.failed(error)
-            keeps_folder = keeps_folder or getattr(error, "queued", 0) > 0
+            keeps_folder = keeps_folder or (
+                isinstance(error, Stopped) and error.is_kept and error.queued != 0
+            )
         finally:
             if not keeps_folder:
+                remove_home(self._place, self._options.dsn)
                 remove(self._place)
         if code and keeps_folder:
             self._telling.how_to_go_on(self._place)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -40,12 +41,16 @@ class Plan:
         seed: What from.
         media: The directory of one's own files instead; ``None``: they are made.
         s3: Which S3 server keeps them; ``None``: the best that is installed.
+        store: Where the table lives.
+        schema: Of the table in somebody's PostgreSQL; ``None``: it is in none.
     """
 
     count: int
     seed: int
     media: str | None
     s3: str | None
+    store: str = "sqlite"
+    schema: str | None = None
 
 
 @frozen(kw_only=True)
@@ -81,7 +86,7 @@ class Place:
 
     @property
     def database(self) -> Path:
-        """The table: queue and cache at once."""
+        """The table, if it is in a file: queue and cache at once."""
         return self.path / "prewarm.db"
 
     @property
@@ -163,6 +168,8 @@ def _planned(options: Options) -> Plan:
         seed=options.seed or 0,
         media=None if options.media is None else str(options.media),
         s3=options.s3,
+        store=options.store or "sqlite",
+        schema=None if options.dsn is None else f"prewarmkit_demo_{secrets.token_hex(4)}",
     )
 
 
@@ -180,6 +187,7 @@ def _plan_of(path: Path, options: Options) -> Plan:
         "seed": options.seed,
         "media": None if options.media is None else str(options.media),
         "s3": options.s3,
+        "store": options.store,
     }
     for name, value in said.items():
         was = getattr(plan, name)
@@ -188,6 +196,10 @@ def _plan_of(path: Path, options: Options) -> Plan:
                 f"{path} holds a demo with --{name} {was}, and --{name} is {value} now: leave it out, "
                 "or choose a new directory for --data."
             )
+    if plan.schema is not None and options.dsn is None:
+        raise ConfigurationError(
+            f"{path} holds a demo whose table is in your PostgreSQL: name it with --store postgres --dsn DSN."
+        )
     return plan
 
 

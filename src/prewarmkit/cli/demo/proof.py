@@ -13,7 +13,7 @@ from attrs import frozen
 from prewarmkit import Handle, Media, PrewarmKitError, PrewarmPool
 from prewarmkit.cli.demo.figures import Spans
 from prewarmkit.cli.demo.place import Stored
-from prewarmkit.stores import SqliteStore, State
+from prewarmkit.stores import MediaStore, State
 from prewarmkit.targets import TelegramTarget
 from prewarmkit.testing.botapi import Upload
 
@@ -111,7 +111,7 @@ def wrong(
     return found
 
 
-async def wrong_of(store: SqliteStore) -> dict[str, str]:
+async def wrong_of(store: MediaStore) -> dict[str, str]:
     """Why media are not ready, as their rows say, by key."""
     reasons: dict[str, str] = {}
     after: str | None = None

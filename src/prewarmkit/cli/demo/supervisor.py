@@ -8,25 +8,26 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import anyio
 import anyio.to_thread
 from attrs import define, field, frozen
 
-from prewarmkit import PoolSettings, PrewarmKitError, PrewarmPool, R2Client
+from prewarmkit import PoolSettings, PrewarmKitError, PrewarmPool, R2Client, StoreError
 from prewarmkit.cli.demo import pace, proof
 from prewarmkit.cli.demo.arguments import Options
 from prewarmkit.cli.demo.crew import Trouble, warm_all
 from prewarmkit.cli.demo.faults import spoiled
 from prewarmkit.cli.demo.figures import Figures, Spans, WorkerFigures
+from prewarmkit.cli.demo.homes import Home, open_home, store_of
 from prewarmkit.cli.demo.library import Item, items_of, upload
 from prewarmkit.cli.demo.place import Place, Stored
 from prewarmkit.cli.demo.screen import Screen
 from prewarmkit.cli.demo.servers import Servers, start_servers
 from prewarmkit.cli.demo.wire import Order, first_of
 from prewarmkit.cli.demo.worker import bot_of, bucket_of
-from prewarmkit.stores import SqliteStore, State
+from prewarmkit.stores import MediaStore, State
 from prewarmkit.targets import TelegramTarget
 from prewarmkit.testing.botapi import Upload, read_journal
 
@@ -37,14 +38,16 @@ class Stopped(PrewarmKitError):
     """The demo could not go on; the message says what to change.
 
     Attributes:
-        queued: Media that wait in the table.
+        queued: Media that wait in the table; ``None``: it cannot be asked.
         ready: Media that are done.
+        is_kept: Whether a later demo can go on with them.
     """
 
-    def __init__(self, message: str, *, queued: int, ready: int) -> None:
+    def __init__(self, message: str, *, queued: int | None, ready: int | None, is_kept: bool = True) -> None:
         super().__init__(message)
         self.queued = queued
         self.ready = ready
+        self.is_kept = is_kept
 
 
 @frozen(kw_only=True)
@@ -70,7 +73,8 @@ class _Demo:
     items: list[Item]
     order: Order
     bucket: R2Client
-    store: SqliteStore
+    home: Home
+    store: MediaStore
     bot: TelegramTarget
     pool: PrewarmPool
     workers: WorkerFigures = field(init=False, factory=WorkerFigures)
@@ -109,7 +113,7 @@ class _Demo:
         # What an earlier run gave up on goes again.
         await self.pool.enqueue_many(proof.media_of(stored), retry_failed=True)
         waiting = await self._count(State.PENDING, State.WARMING)
-        self.screen.good(f"{waiting:,} are queued in {self.place.database}")
+        self.screen.good(f"{waiting:,} are queued in {self.home.said}")
         if self.options.fault == "unknown-kind":
             try:
                 await self.pool.enqueue(stored[0].key, kind="hologram")
@@ -187,8 +191,12 @@ class _Demo:
 
     async def stopped(self, error: BaseException) -> Stopped:
         """The error, and what it left untouched."""
-        queued = await self._count(State.PENDING, State.WARMING)
-        return Stopped(said_of(error), queued=queued, ready=await self._count(State.READY))
+        queued: int | None = None
+        ready: int | None = None
+        with suppress(StoreError):
+            queued = await self._count(State.PENDING, State.WARMING)
+            ready = await self._count(State.READY)
+        return Stopped(said_of(error), queued=queued, ready=ready, is_kept=self.home.outlives_us)
 
 
 async def run_demo(options: Options, place: Place, screen: Screen) -> Outcome:
@@ -201,14 +209,16 @@ async def run_demo(options: Options, place: Place, screen: Screen) -> Outcome:
     began = time.monotonic()
     items = await anyio.to_thread.run_sync(items_of, place.plan)
     await anyio.to_thread.run_sync(place.settle)
-    screen.say("starting an S3 server and a Bot API server on this machine …")
-    async with start_servers(place) as servers:
+    is_ours = place.plan.store == "postgres" and options.dsn is None
+    database = "PostgreSQL, " if is_ours else ""
+    screen.say(f"starting {database}an S3 server and a Bot API server on this machine …")
+    async with open_home(place, options.dsn) as home, start_servers(place) as servers:
         screen.good(
             f"{servers.s3_name} at {servers.endpoint}, Bot API server at {servers.api_base} "
             f"({time.monotonic() - began:.1f} s)"
         )
         screen.say(pace.said(options))
-        async with _opened(options, place, screen, items, servers) as demo:
+        async with _opened(options, place, screen, items, servers, home) as demo:
             demo.began = began
             return await _watched(demo, servers)
 
@@ -232,7 +242,7 @@ async def _watched(demo: _Demo, servers: Servers) -> Outcome:
 
 @asynccontextmanager
 async def _opened(
-    options: Options, place: Place, screen: Screen, items: list[Item], servers: Servers
+    options: Options, place: Place, screen: Screen, items: list[Item], servers: Servers, home: Home
 ) -> AsyncGenerator[_Demo]:
     """Connect to everything, as a host would; the pool here queues and looks up, and warms nothing."""
     order = Order(
@@ -245,16 +255,17 @@ async def _opened(
         has_budget=options.has_budget,
         concurrency=options.concurrency,
         lease_seconds=options.lease_seconds,
-        database=str(place.database),
+        database=home.database,
+        schema=home.schema,
     )
     async with AsyncExitStack() as stack:
         bucket = await stack.enter_async_context(bucket_of(order))
-        store = await stack.enter_async_context(SqliteStore(place.database))
+        store = await stack.enter_async_context(store_of(order))
         bot = await stack.enter_async_context(bot_of(order))
         settings = PoolSettings(autostart=False)
         pool = await stack.enter_async_context(PrewarmPool(bucket, bot, store, settings=settings))
         order = spoiled(order, options.fault)
-        yield _Demo(options, place, screen, items, order, bucket, store, bot, pool)
+        yield _Demo(options, place, screen, items, order, bucket, home, store, bot, pool)
 
 
 _TO_DO = {

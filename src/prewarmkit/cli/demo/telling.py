@@ -58,7 +58,7 @@ class Telling:
         told: dict[str, Any] = {"ok": False, "error": message}
         if isinstance(error, Stopped):
             told |= {"queued": error.queued, "ready": error.ready}
-            if error.queued:
+            if error.queued and error.is_kept:
                 self.screen.say(
                     f"  Nothing that was queued is lost: {error.queued:,} media stay queued"
                     + (f", {error.ready:,} are ready." if error.ready else ".")
@@ -69,6 +69,7 @@ class Telling:
     def how_to_go_on(self, place: Place) -> None:
         """Where everything is, and how to take it up again."""
         again = f"python -m prewarmkit demo --data {shlex.quote(str(place.path))}"
+        again += "" if place.plan.schema is None else " --store postgres --dsn DSN"
         self.screen.say(f"  It is all in {place.path}; go on with:  {again}")
 
     def _second_pass(self, outcome: Outcome) -> None:

@@ -31,7 +31,8 @@ class Order:
         has_budget: Whether to keep to Telegram's limits.
         concurrency: Media that are warmed at once.
         lease_seconds: How long the media of a dead worker wait for the next one.
-        database: The SQLite file.
+        database: The SQLite file, or PostgreSQL's address; hidden in ``repr``, since a password may stand in it.
+        schema: Of the table in PostgreSQL; ``None``: it is a file.
         max_bytes: How large it may get; ``None``: no bound.
     """
 
@@ -45,7 +46,8 @@ class Order:
     has_budget: bool
     concurrency: int
     lease_seconds: float
-    database: str
+    database: str = field(repr=False)
+    schema: str | None = None
     max_bytes: int | None = None
 
     def to_line(self) -> bytes:

@@ -20,11 +20,11 @@ import anyio.lowlevel
 from attrs import define, field
 
 from prewarmkit import Credentials, PoolSettings, PrewarmKitError, PrewarmPool, R2Client
+from prewarmkit.cli.demo.homes import store_of
 from prewarmkit.cli.demo.pace import limits_of
 from prewarmkit.cli.demo.timed import TimedSource
 from prewarmkit.cli.demo.wire import Order, Report, first_of
 from prewarmkit.pool.events import MediaReady, MediaStarted, StoreTrouble, TargetPaused
-from prewarmkit.stores import SqliteStore
 from prewarmkit.targets import TelegramTarget
 
 __all__ = ["bot_of", "bucket_of", "main"]
@@ -32,6 +32,7 @@ __all__ = ["bot_of", "bucket_of", "main"]
 _FIRST_CHAT = 1001
 _REPORT_SECONDS = 0.2
 _LAST_SECONDS = 5.0
+_STORE_SECONDS = 10.0  # how long its database may be away: a service waits, a demo has an operator
 
 
 def bucket_of(order: Order) -> R2Client:
@@ -59,6 +60,7 @@ class _Diary:
     began_at: float | None = field(init=False, default=None)
     ready_at: float | None = field(init=False, default=None)
     trouble: str | None = field(init=False, default=None)
+    without_store_since: float | None = field(init=False, default=None)
     is_over: anyio.Event = field(init=False, factory=anyio.Event)
 
     def note(self, event: object) -> None:
@@ -68,12 +70,18 @@ class _Diary:
                 self.waits.append(waited)
                 self.began_at = self.began_at or time.time()
             case MediaReady(_, _, seconds):
+                self.without_store_since = None
                 self.warms.append(seconds)
                 self.ready_at = time.time()
             case TargetPaused(_, reason, _, True):
                 self.give_up(reason.removeprefix("target_down: "))
             case StoreTrouble(error, True, _):
                 self.give_up(error)
+            case StoreTrouble(error, False, wait):
+                now = time.monotonic()
+                self.without_store_since = self.without_store_since or now
+                if now + wait - self.without_store_since > _STORE_SECONDS:
+                    self.give_up(error)
             case _:
                 pass
 
@@ -120,7 +128,7 @@ async def _work(order: Order) -> None:
     )
     async with (
         bucket_of(order) as bucket,
-        SqliteStore(order.database, max_bytes=order.max_bytes) as store,
+        store_of(order) as store,
         bot_of(order) as bot,
         PrewarmPool(timed := TimedSource(bucket), bot, store, settings=settings, on_event=diary.note) as pool,
     ):

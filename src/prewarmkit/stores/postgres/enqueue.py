@@ -9,14 +9,15 @@ Decides as `prewarmkit.stores.rules` says. This file knows no connection.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections import defaultdict
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from attrs import define, frozen
 
 from prewarmkit.errors import QueueFull, StoreError
-from prewarmkit.media import Media
-from prewarmkit.stores.base import Enqueued, Job
+from prewarmkit.media import Media, MediaKind
+from prewarmkit.stores.base import Enqueued, Job, MediaId
 from prewarmkit.stores.lifecycle import State
 from prewarmkit.stores.postgres.rows import (
     as_media,
@@ -29,14 +30,14 @@ from prewarmkit.stores.postgres.rows import (
 )
 from prewarmkit.stores.rules import is_new_version, merged
 
-__all__ = ["Step", "Steps", "enqueue_steps"]
+__all__ = ["LONGEST_ID_BYTES", "Step", "Steps", "enqueue_steps"]
 
 Step = tuple[str, list[Any]]
 Rows = Sequence[Sequence[Any]]
 Steps = Generator[Step, Rows, list[Enqueued]]
 
 _BATCH = 100_000
-_LONGEST_ID_BYTES = 2_600  # an entry of a B-tree has a third of a page
+LONGEST_ID_BYTES = 2_600  # an entry of a B-tree has a third of a page
 _TRIES = 3
 
 
@@ -53,9 +54,11 @@ def enqueue_steps(jobs: Sequence[Job], limit: int | None) -> Steps:
     turns = _turns(jobs)
     for turn in turns:
         turn.sort(key=lambda place: jobs[place].id)
+    later = [place for turn in turns[1:] for place in turn]
     for first in range(0, len(turns[0]) if turns else 0, _BATCH):
-        yield from _put_in(jobs, turns[0][first : first + _BATCH], answers)
-    for again in turns[1:]:
+        yield from _put_in(jobs, turns[0][first : first + _BATCH], answers, later)
+    for turn in turns[1:]:
+        again = [place for place in turn if answers[place] is None]
         for first in range(0, len(again), _BATCH):
             yield from _meet(jobs, again[first : first + _BATCH], answers)
     if limit is not None and (after := (yield from _pending())) > max(limit, before):
@@ -72,16 +75,16 @@ def _check(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if not is_text(job.target):
             raise ValueError(f"A target's id must be Unicode without NUL, not {job.target!a}.")
-        if len(job.target.encode()) + len(job.media.key.encode()) > _LONGEST_ID_BYTES:
+        if len(job.target.encode()) + len(job.media.key.encode()) > LONGEST_ID_BYTES:
             raise ValueError(
-                f"A key and its target's id must have at most {_LONGEST_ID_BYTES} bytes together; {job.media.key[:40]!r}… has more."
+                f"A key and its target's id must have at most {LONGEST_ID_BYTES} bytes together; {job.media.key[:40]!r}… has more."
             )
 
 
 def _turns(jobs: Sequence[Job]) -> list[list[int]]:
     """Places of jobs so that no turn names a row twice: what comes second meets what the first left."""
     turns: list[list[int]] = []
-    seen: dict[Any, int] = {}
+    seen: dict[MediaId, int] = {}
     for place, job in enumerate(jobs):
         turn = seen.get(key := job.id, 0)
         seen[key] = turn + 1
@@ -92,10 +95,17 @@ def _turns(jobs: Sequence[Job]) -> list[list[int]]:
 
 
 Answers = list[Enqueued | None]
+_Content = tuple[str, MediaKind, str]
 
 
-def _put_in(jobs: Sequence[Job], places: list[int], answers: Answers) -> Generator[Step, Rows]:
-    """Insert what is new; meet what is not."""
+def _put_in(
+    jobs: Sequence[Job], places: list[int], answers: Answers, later: Sequence[int] = ()
+) -> Generator[Step, Rows]:
+    """Insert what is new; meet what is not.
+
+    Of jobs that depend on one another, each meets what those before it left: ``later``, those
+    that name a row again, among them.
+    """
     for _ in range(_TRIES):
         asked = [jobs[place] for place in places]
         rows: Rows = yield "insert", [*job_arrays(asked), number_array(places)]
@@ -103,8 +113,16 @@ def _put_in(jobs: Sequence[Job], places: list[int], answers: Answers) -> Generat
         new = places if not there else sorted(set(places).difference(there))
         for place in new:
             answers[place] = Enqueued.QUEUED
-        yield from _share(jobs, [place for place in new if jobs[place].media.sha256 is not None], answers)
-        places = yield from _meet_known(jobs, there, answers)
+        known = (yield from _look("look", jobs, there)) if there else {}
+        gone = [place for place in there if place not in known]
+        tied = _tied(jobs, [*places, *later], known)
+        for place in sorted(tied):
+            inserts = place not in known and place not in later
+            yield from _share(jobs, [place], answers) if inserts else _meet(jobs, [place], answers)
+        asking = [place for place in new if jobs[place].media.sha256 is not None and place not in tied]
+        yield from _share(jobs, asking, answers)
+        known = {place: row for place, row in known.items() if place not in tied} if tied else known
+        places = [*gone, *(yield from _change(jobs, known, answers))]
         if not places:
             return
     raise StoreError("Rows appear and vanish under an enqueue: something deletes them. Try again.")
@@ -112,7 +130,9 @@ def _put_in(jobs: Sequence[Job], places: list[int], answers: Answers) -> Generat
 
 def _meet(jobs: Sequence[Job], places: list[int], answers: Answers) -> Generator[Step, Rows]:
     """Meet rows that an earlier job of this call put in; one that vanished is put in again."""
-    gone = yield from _meet_known(jobs, places, answers)
+    known = (yield from _look("look", jobs, places)) if places else {}
+    vanished = yield from _change(jobs, known, answers)
+    gone = [*(place for place in places if place not in known), *vanished]
     if gone:
         yield from _put_in(jobs, gone, answers)
 
@@ -152,6 +172,7 @@ class _Plan:
     media: Media | None = None
     may_share: bool = False
     renew: int | None = None
+    is_new: bool = False
     is_hurry: bool = False
 
     @property
@@ -173,14 +194,40 @@ def _decide(known: _Known, job: Job) -> _Plan:
         return _Plan(Enqueued.DUPLICATE, changed, may_share, is_hurry=is_hurry)
     priority = min(job.priority, known.priority) if known.is_queued else job.priority
     answer = Enqueued.DUPLICATE if known.is_queued else Enqueued.QUEUED
-    return _Plan(answer, changed, may_share, renew=priority)
+    return _Plan(answer, changed, may_share, renew=priority, is_new=is_new)
 
 
-def _meet_known(jobs: Sequence[Job], places: list[int], answers: Answers) -> Generator[Step, Rows, list[int]]:
-    """Decide for rows that exist; return the places of those that do not."""
-    if not places:
-        return []
-    known = yield from _look("look", jobs, places)
+def _tied(jobs: Sequence[Job], places: Sequence[int], known: Mapping[int, _Known]) -> set[int]:
+    """Places of jobs that change what content is ready, and of others that speak of that content."""
+    ready = [place for place, row in known.items() if row.state is State.READY]
+    if not ready:
+        return set()
+    shas = {jobs[place].id: row.media.sha256 for place, row in known.items()}
+    speakers: defaultdict[_Content, set[MediaId]] = defaultdict(set)
+    for place in places:
+        for content in _contents(jobs[place], shas):
+            speakers[content].add(jobs[place].id)
+    rows = {jobs[place].id: known[place] for place in ready}
+    tied: set[MediaId] = set()
+    for place in places if speakers else ():
+        row = rows.get(jobs[place].id)
+        if row is not None and not _decide(row, jobs[place]).is_nothing:
+            others = [speakers[content] for content in _contents(jobs[place], shas)]
+            tied.update(*[ids for ids in others if len(ids) > 1])
+    return {place for place in places if jobs[place].id in tied}
+
+
+def _contents(job: Job, shas: Mapping[MediaId, str | None]) -> set[_Content]:
+    """Of what content a job speaks: its own, and that of the row as it is."""
+    return {
+        (job.target, job.media.kind, sha) for sha in (job.media.sha256, shas.get(job.id)) if sha is not None
+    }
+
+
+def _change(
+    jobs: Sequence[Job], known: Mapping[int, _Known], answers: Answers
+) -> Generator[Step, Rows, list[int]]:
+    """Decide for rows that exist, and carry it out; return the places of those that vanished meanwhile."""
     plans = {place: _decide(row, jobs[place]) for place, row in known.items()}
     changing = [place for place, plan in plans.items() if not plan.is_nothing]
     if changing:
@@ -192,7 +239,7 @@ def _meet_known(jobs: Sequence[Job], places: list[int], answers: Answers) -> Gen
     yield from _carry_out(
         jobs, {place: plan for place, plan in plans.items() if not plan.is_nothing}, answers
     )
-    return [place for place in places if place not in plans]
+    return [place for place in known if place not in plans]
 
 
 def _look(query: str, jobs: Sequence[Job], places: list[int]) -> Generator[Step, Rows, dict[int, _Known]]:
@@ -221,7 +268,8 @@ def _carry_out(jobs: Sequence[Job], plans: dict[int, _Plan], answers: Answers) -
         answers[place] = answers[place] or plans[place].answer
     renewed = [place for place, plan in plans.items() if plan.renew is not None and place not in shared]
     if renewed:
-        yield "renew", _due(jobs, renewed, [plans[place].renew for place in renewed])
+        due = _due(jobs, renewed, [plans[place].renew for place in renewed])
+        yield "renew", [*due, text_array(["t" if plans[place].is_new else "f" for place in renewed])]
     hurried = [place for place, plan in plans.items() if plan.is_hurry and place not in shared]
     if hurried:
         yield "hurry", _due(jobs, hurried, [jobs[place].priority for place in hurried])

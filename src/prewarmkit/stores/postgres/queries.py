@@ -11,12 +11,12 @@ from attrs import frozen
 from psycopg import sql
 
 from prewarmkit.stores.lifecycle import AGEING_SECONDS
-from prewarmkit.stores.sql import load_migrations, load_queries, load_text, migration_names
+from prewarmkit.stores.sql import load_migrations, load_queries, migration_names
 
-__all__ = ["Migration", "adoption_sql", "migrations_for", "queries_for"]
+__all__ = ["Migration", "migrations_for", "queries_for"]
 
 _LIVE_YEARS = -2000  # before every age that a row can have, and within what a timestamp holds
-_FRAGMENTS = ("looked", "sharable")
+_FRAGMENTS = ("looked", "sharable", "in_hand", "leasing")
 
 
 @frozen
@@ -60,11 +60,6 @@ def migrations_for(schema: str, *, is_concurrent: bool = True) -> list[Migration
         )
         for number, text in load_migrations("postgres")
     ]
-
-
-def adoption_sql(schema: str) -> str:
-    """The script that takes the original system's rows over."""
-    return _filled(load_text("postgres", "adopt_original.sql"), _places(schema)).as_string(None)
 
 
 def _places(schema: str) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class Schema:
         if await self._has("media_cache") and await self.version() == 0:
             raise ConfigurationError(
                 f"The schema {self.name!r} at {self.where} has a table media_cache that is not prewarmkit's: put ours into a schema of "
-                "its own (schema=, or --schema). If it is the original system's, `python -m prewarmkit sql --adopt` prints the script that takes its rows over (docs/stores.md)."
+                "its own (schema=, or --schema). If it is the original system's, `python -m prewarmkit sql --adopt` prints the script that takes its rows over (docs/adopt.md)."
             )
 
     def _filled(self, text: str) -> sql.Composed:

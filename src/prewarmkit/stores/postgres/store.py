@@ -125,8 +125,8 @@ class PostgresStore:
 
     # ── schema ───────────────────────────────────────────────────────────────
 
-    async def migrate(self, *, dry_run: bool = False) -> Any:
-        """Bring the schema to this version; idempotent. Return the names of what was missing, a list.
+    async def migrate(self, *, dry_run: bool = False) -> list[str]:
+        """Bring the schema to this version; idempotent. Gives the names of what was missing.
 
         Args:
             dry_run: Only say what would be applied.

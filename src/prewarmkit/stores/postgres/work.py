@@ -55,13 +55,13 @@ async def whole_turn(
     if doubts.blocked:
         _, doubts.blocked = await settle_singly(session, doubts.blocked)
     try:
-        turn = await take_turn(session, waiting, settle, lease, targets, lease_seconds)
+        turn = await take_turn(session, waiting, doubts, settle, lease, targets, lease_seconds)
     except (*REFUSALS, pg.LockNotAvailable):
         if not settle:
             raise
         lost, blocked = await settle_singly(session, settle)
         doubts.blocked += blocked
-        turn = evolve(await take_turn(session, waiting, (), lease, targets, lease_seconds), lost=lost)
+        turn = evolve(await take_turn(session, waiting, doubts, (), lease, targets, lease_seconds), lost=lost)
     if asked := doubts.among(turn.lost):
         applied = await landed(session, asked)
         turn = evolve(turn, lost=[outcome for outcome in turn.lost if outcome not in applied])
@@ -71,6 +71,7 @@ async def whole_turn(
 async def take_turn(
     session: Session,
     waiting: Waiting,
+    doubts: Doubts,
     settle: Sequence[Outcome],
     lease: int,
     targets: Collection[str] | None,
@@ -85,12 +86,11 @@ async def take_turn(
         await session.send("plan")
         told = [(group, await _tell(session, query, group)) for query, group in groups.items() if group]
         await session.send("sweep")
-        if lease > 0 and names is not None and len(names) == 1:
-            came = await session.send("lease_one", *names, lease, lease_seconds)
-        elif lease > 0:
-            came = await session.send(
-                "lease_many", None if names is None else text_array(names), lease, lease_seconds
-            )
+        if lease > 0:
+            is_one = names is not None and len(names) == 1
+            which = None if names is None else names[0] if is_one else text_array(names)
+            query = "lease_one" if is_one else "lease_many"
+            came = await session.send(query, which, lease, lease_seconds, *doubts.in_hand(settle))
         soon = await session.send("soon")
         if waiting.is_cheap:
             counted = await session.send("waiting")
@@ -98,8 +98,12 @@ async def take_turn(
         waiting.learn(await counted.fetchall())
     [[next_due]] = await soon.fetchall()
     rows = [] if came is None else sorted(await came.fetchall(), key=_place)
+    leased = [as_lease(row) for row in rows]
+    for row, each in zip(rows, leased, strict=True):
+        if _place(row) % 2:
+            doubts.suspect = each
     return Turn(
-        leased=[as_lease(row) for row in rows],
+        leased=leased,
         lost=await _lost(told, settle),
         pending=waiting.of(names),
         next_due=None if next_due is None else max(0.0, next_due),
@@ -115,16 +119,18 @@ def _place(row: Sequence[Any]) -> int:
 
 @define(eq=False)
 class Doubts:
-    """Outcomes of which the store cannot say yet what became of them.
+    """Outcomes of which the store cannot say yet what became of them, and a row that may kill.
 
     Attributes:
         unheard: Told in a turn whose answer never came: applied, or not.
         blocked: Not told yet, since somebody's open transaction has their rows locked. A row
             that stays locked until its lease is over is warmed again.
+        suspect: The lease of the suspect that was handed out last; until it is over no other is.
     """
 
     unheard: set[tuple[MediaId, int]] = field(init=False, factory=set[tuple[MediaId, int]])
     blocked: list[Outcome] = field(init=False, factory=list[Outcome])
+    suspect: Lease | None = field(init=False, default=None)
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """A turn with these failed."""
@@ -137,6 +143,15 @@ class Doubts:
         asked = [outcome for outcome in lost if (outcome.lease.id, outcome.lease.token) in self.unheard]
         self.unheard.clear()
         return asked
+
+    def in_hand(self, told: Sequence[Outcome]) -> Sequence[str | int | None]:
+        """What a lease asks the database of the last suspect, unless its outcome is among those told."""
+        if self.suspect is not None and any(outcome.lease == self.suspect for outcome in told):
+            self.suspect = None
+        if self.suspect is None:
+            return None, None, None, None
+        id_ = self.suspect.id
+        return id_.target, id_.key, id_.kind.value, self.suspect.token
 
 
 @frozen

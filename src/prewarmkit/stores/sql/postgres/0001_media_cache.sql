@@ -2,8 +2,9 @@
 --
 -- Columns that a move leaves alone stand before those that it changes, so that an update
 -- on the same page logs the changed part only. `rank` is the place in the queue: NULL in a
--- pending row that is not due yet, and in every row that is not pending. `lease_until`,
--- which heartbeats write, stands in no index and in no predicate: those updates are HOT.
+-- pending row that is not due yet, and in every row that is not pending. `suspect` marks a
+-- row whose last lease ran out. `lease_until`, which heartbeats write, stands in no index and
+-- in no predicate: those updates are HOT.
 CREATE SEQUENCE {schema}.media_cache_token;
 
 CREATE TABLE {schema}.media_cache (
@@ -24,6 +25,7 @@ CREATE TABLE {schema}.media_cache (
     lease_until  timestamptz,
     attempts     smallint NOT NULL DEFAULT 0,
     stale        boolean NOT NULL DEFAULT false,
+    suspect      boolean NOT NULL DEFAULT false,
     state        text COLLATE "C" NOT NULL
                  CONSTRAINT media_cache_state CHECK (state IN ('pending', 'warming', 'ready', 'failed')),
     reason       text,
@@ -47,9 +49,11 @@ CREATE TABLE {schema}.media_cache (
 -- fillfactor: a row is written three times (pending, warming, ready) within a short life as
 -- a job. With room for all three on one page an update logs what changed and not the row.
 
--- What is leased next, a target at a time; what becomes due next.
+-- What is leased next, a target at a time, and suspects one at a time; what becomes due next.
 CREATE INDEX ix_media_cache_due ON {schema}.media_cache (target, rank)
-    WHERE state = 'pending' AND rank IS NOT NULL;
+    WHERE state = 'pending' AND rank IS NOT NULL AND NOT suspect;
+CREATE INDEX ix_media_cache_suspect ON {schema}.media_cache (target, rank)
+    WHERE state = 'pending' AND rank IS NOT NULL AND suspect;
 CREATE INDEX ix_media_cache_delayed ON {schema}.media_cache (due_at) INCLUDE (target)
     WHERE state = 'pending' AND rank IS NULL;
 -- What somebody holds; whose content is ready, or waits for a handle.

@@ -53,7 +53,10 @@ GROUP BY target, kind, state;
 -- $1 targets.
 SELECT EXISTS (
     SELECT FROM {schema}.media_cache
-    WHERE state = 'pending' AND rank IS NOT NULL AND ($1::text[] IS NULL OR target = ANY ($1::text[]))
+    WHERE state = 'pending' AND rank IS NOT NULL AND NOT suspect AND ($1::text[] IS NULL OR target = ANY ($1::text[]))
+) OR EXISTS (
+    SELECT FROM {schema}.media_cache
+    WHERE state = 'pending' AND rank IS NOT NULL AND suspect AND ($1::text[] IS NULL OR target = ANY ($1::text[]))
 ) OR EXISTS (
     SELECT FROM {schema}.media_cache
     WHERE state = 'pending' AND rank IS NULL AND ($1::text[] IS NULL OR target = ANY ($1::text[]))

@@ -71,7 +71,7 @@ WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind;
 -- $1 targets, $2 keys, $3 kinds. Rows without a handle take over that of the same content under
 -- another key; answers the places of those that did.
 UPDATE {schema}.media_cache AS m
-SET state = 'ready', rank = NULL, attempts = 0, reason = NULL, stale = false, leased_at = NULL,
+SET state = 'ready', rank = NULL, attempts = 0, reason = NULL, stale = false, suspect = false, leased_at = NULL,
     lease_until = NULL, updated_at = statement_timestamp(), handle = good.handle, handle_kind = good.handle_kind,
     unique_id = good.unique_id, weak = good.weak, details = good.details, warmed_at = good.warmed_at,
     expires_at = good.expires_at
@@ -89,15 +89,16 @@ WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind AND 
 RETURNING o.n;
 
 -- name: renew
--- $1 targets, $2 keys, $3 kinds, $4 priorities, $5 delays. Due again; a handle that it has stays, stale.
+-- $1 targets, $2 keys, $3 kinds, $4 priorities, $5 delays, $6 whether by a new version. Due again; a handle
+-- that it has stays, stale.
 UPDATE {schema}.media_cache AS m
 SET state = 'pending', priority = o.priority, due_at = statement_timestamp() + o.delay * interval '1 second',
     rank = CASE WHEN o.delay <= 0 THEN statement_timestamp() + o.n * interval '1 microsecond'
         + CASE o.priority WHEN 0 THEN {live} ELSE o.priority * {ageing} END END,
-    attempts = 0, reason = NULL, stale = m.handle IS NOT NULL, leased_at = NULL, lease_until = NULL,
+    attempts = 0, reason = NULL, stale = m.handle IS NOT NULL, suspect = m.suspect AND NOT o.is_new, leased_at = NULL, lease_until = NULL,
     updated_at = statement_timestamp()
-FROM unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::float8[])
-     WITH ORDINALITY AS o (target, media_key, kind, priority, delay, n)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::float8[], $6::boolean[])
+     WITH ORDINALITY AS o (target, media_key, kind, priority, delay, is_new, n)
 WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind;
 
 -- name: hurry
@@ -118,5 +119,6 @@ WHERE m.ctid = o.place AND m.state = 'pending';
 
 -- name: pending
 -- Rows that wait, for the bound of a backlog.
-SELECT (SELECT count(*) FROM {schema}.media_cache WHERE state = 'pending' AND rank IS NOT NULL)
+SELECT (SELECT count(*) FROM {schema}.media_cache WHERE state = 'pending' AND rank IS NOT NULL AND NOT suspect)
+     + (SELECT count(*) FROM {schema}.media_cache WHERE state = 'pending' AND rank IS NOT NULL AND suspect)
      + (SELECT count(*) FROM {schema}.media_cache WHERE state = 'pending' AND rank IS NULL);

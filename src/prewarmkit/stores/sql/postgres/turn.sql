@@ -30,8 +30,8 @@ WHERE CASE WHEN o.handle IS NULL THEN m.state IN ('pending', 'failed')
 -- Waiting rows of the same content become ready with them.
 WITH settled AS (
     UPDATE {schema}.media_cache AS m
-    SET state = 'ready', attempts = 0, reason = NULL, stale = false, leased_at = NULL, lease_until = NULL,
-        updated_at = statement_timestamp(), handle = o.handle, handle_kind = o.handle_kind,
+    SET state = 'ready', attempts = 0, reason = NULL, stale = false, suspect = false, leased_at = NULL,
+        lease_until = NULL, updated_at = statement_timestamp(), handle = o.handle, handle_kind = o.handle_kind,
         unique_id = o.unique_id, weak = o.weak::json, details = o.details::json,
         warmed_at = statement_timestamp(), expires_at = to_timestamp(o.expires)
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[],
@@ -43,7 +43,7 @@ WITH settled AS (
               m.expires_at
 ), shared AS (
     UPDATE {schema}.media_cache AS m
-    SET state = 'ready', rank = NULL, attempts = 0, reason = NULL, stale = false,
+    SET state = 'ready', rank = NULL, attempts = 0, reason = NULL, stale = false, suspect = false,
         updated_at = statement_timestamp(), handle = s.handle, handle_kind = s.handle_kind,
         unique_id = s.unique_id, weak = s.weak, details = s.details, warmed_at = statement_timestamp(),
         expires_at = s.expires_at
@@ -60,11 +60,13 @@ SELECT n FROM settled;
 
 -- name: put_back
 -- $1 targets, $2 keys, $3 kinds, $4 tokens, $5 delays in seconds, $6 reasons, $7 attempts to give back.
+-- A reason clears a suspect: its process lived to tell it. One that never began stays what it was.
 UPDATE {schema}.media_cache AS m
 SET state = 'pending', due_at = statement_timestamp() + o.delay * interval '1 second',
     rank = CASE WHEN o.delay <= 0 THEN
         statement_timestamp() + CASE m.priority WHEN 0 THEN {live} ELSE m.priority * {ageing} END END,
-    attempts = m.attempts - o.refund, reason = coalesce(o.reason, m.reason), leased_at = NULL,
+    attempts = m.attempts - o.refund, reason = coalesce(o.reason, m.reason),
+    suspect = m.suspect AND o.reason IS NULL, leased_at = NULL,
     lease_until = NULL, updated_at = statement_timestamp()
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::float8[], $6::text[], $7::smallint[])
      WITH ORDINALITY AS o (target, media_key, kind, token, delay, reason, refund, n)
@@ -95,7 +97,7 @@ WITH lapsed AS MATERIALIZED (
     SET state = 'pending', due_at = statement_timestamp(),
         rank = statement_timestamp() + CASE priority WHEN 0 THEN {live} ELSE priority * {ageing} END,
         reason = coalesce(reason, 'crash: the lease ran out before an outcome came'),
-        leased_at = NULL, lease_until = NULL, updated_at = statement_timestamp()
+        suspect = true, leased_at = NULL, lease_until = NULL, updated_at = statement_timestamp()
     FROM lapsed WHERE m.ctid = lapsed.place
 ), due AS MATERIALIZED (
     SELECT ctid AS place FROM {schema}.media_cache
@@ -107,46 +109,97 @@ SET rank = due_at + CASE priority WHEN 0 THEN {live} ELSE priority * {ageing} EN
 FROM due WHERE m.ctid = due.place;
 
 -- name: lease_one
--- $1 target, $2 most, $3 lease seconds.
-WITH wanted AS MATERIALIZED (
-    SELECT ctid AS place FROM {schema}.media_cache
-    WHERE state = 'pending' AND rank IS NOT NULL AND target = $1::text
-    ORDER BY rank LIMIT $2::int FOR NO KEY UPDATE SKIP LOCKED
+-- $1 target, $2 most, $3 lease seconds; of the suspect that was handed out last $4 target, $5 key, $6 kind,
+-- $7 token, or NULLs. A suspect comes only while none is held, and in its turn: if its rank is among the first.
+-- Places are even, and odd for a suspect.
+WITH suspect AS MATERIALIZED (
+    SELECT m.ctid AS place, m.rank FROM {schema}.media_cache AS m
+    WHERE m.state = 'pending' AND m.rank IS NOT NULL AND m.suspect AND m.target = $1::text
+      AND NOT EXISTS ({in_hand})
+      AND coalesce(m.rank <= (
+          SELECT r.rank FROM {schema}.media_cache AS r
+          WHERE r.state = 'pending' AND r.rank IS NOT NULL AND NOT r.suspect AND r.target = $1::text
+          ORDER BY r.rank OFFSET $2::int - 1 LIMIT 1
+      ), true)
+    ORDER BY m.rank LIMIT 1 FOR NO KEY UPDATE OF m SKIP LOCKED
+), others AS MATERIALIZED (
+    SELECT ctid AS place, rank FROM {schema}.media_cache
+    WHERE state = 'pending' AND rank IS NOT NULL AND NOT suspect AND target = $1::text
+    ORDER BY rank LIMIT $2::int - (SELECT count(*) FROM suspect) FOR NO KEY UPDATE SKIP LOCKED
 ), numbered AS MATERIALIZED (
-    SELECT place, row_number() OVER () AS n FROM wanted
+    SELECT place, 2 * row_number() OVER () AS n FROM others
+    UNION ALL
+    SELECT place, 2 * (SELECT count(*) FROM others WHERE others.rank < suspect.rank) + 1 FROM suspect
 )
-UPDATE {schema}.media_cache AS m
-SET state = 'warming', rank = NULL, token = nextval({tokens}), attempts = least(m.attempts + 1, 32767),
-    leased_at = statement_timestamp(),
-    lease_until = statement_timestamp() + $3::float8 * interval '1 second'
-FROM numbered WHERE m.ctid = numbered.place
-RETURNING numbered.n, m.target, m.media_key, m.kind, m.token, m.attempts, m.priority,
-          extract(epoch FROM statement_timestamp() - m.due_at)::float8,
-          m.size, m.etag, m.sha256, m.content_type, m.filename;
+{leasing};
 
 -- name: lease_many
--- $1 targets, NULL for any, $2 most, $3 lease seconds. The best of each target, and of these the best.
--- Any target: a walk through the index from one to the next, not over the rows.
+-- $1 targets, NULL for any, $2 most, $3 lease seconds, $4 to $7 as for `lease_one`. The best of each target,
+-- and of these the best: looked for without a lock, then as many of each target locked as it has among them.
+-- Any target: a walk through the indexes from one to the next, not over the rows.
 WITH RECURSIVE found AS (
     (SELECT target FROM {schema}.media_cache
-     WHERE $1::text[] IS NULL AND state = 'pending' AND rank IS NOT NULL ORDER BY target, rank LIMIT 1)
+     WHERE $1::text[] IS NULL AND state = 'pending' AND rank IS NOT NULL AND NOT suspect ORDER BY target, rank LIMIT 1)
     UNION ALL
     SELECT following.target FROM found CROSS JOIN LATERAL (
         SELECT m.target FROM {schema}.media_cache AS m
-        WHERE m.state = 'pending' AND m.rank IS NOT NULL AND m.target > found.target
+        WHERE m.state = 'pending' AND m.rank IS NOT NULL AND NOT m.suspect AND m.target > found.target
         ORDER BY m.target, m.rank LIMIT 1
     ) AS following
+), doubtful AS (
+    (SELECT target FROM {schema}.media_cache
+     WHERE $1::text[] IS NULL AND state = 'pending' AND rank IS NOT NULL AND suspect ORDER BY target, rank LIMIT 1)
+    UNION ALL
+    SELECT following.target FROM doubtful CROSS JOIN LATERAL (
+        SELECT m.target FROM {schema}.media_cache AS m
+        WHERE m.state = 'pending' AND m.rank IS NOT NULL AND m.suspect AND m.target > doubtful.target
+        ORDER BY m.target, m.rank LIMIT 1
+    ) AS following
+), shares AS MATERIALIZED (
+    SELECT target, suspect, count(*) AS most FROM (
+        (SELECT t.target, false AS suspect, best.rank
+         FROM (SELECT target FROM unnest($1::text[]) AS o (target) UNION ALL SELECT target FROM found) AS t CROSS JOIN LATERAL (
+             SELECT m.rank FROM {schema}.media_cache AS m
+             WHERE m.state = 'pending' AND m.rank IS NOT NULL AND NOT m.suspect AND m.target = t.target
+             ORDER BY m.rank LIMIT $2::int
+         ) AS best)
+        UNION ALL
+        (SELECT t.target, true, best.rank
+         FROM (SELECT target FROM unnest($1::text[]) AS o (target) UNION ALL SELECT target FROM doubtful) AS t CROSS JOIN LATERAL (
+             SELECT m.rank FROM {schema}.media_cache AS m
+             WHERE m.state = 'pending' AND m.rank IS NOT NULL AND m.suspect AND m.target = t.target
+             ORDER BY m.rank LIMIT 1
+         ) AS best
+         WHERE NOT EXISTS ({in_hand})
+         ORDER BY best.rank LIMIT 1)
+        ORDER BY rank LIMIT $2::int
+    ) AS first
+    GROUP BY target, suspect
 ), wanted AS MATERIALIZED (
-    SELECT best.place
-    FROM (SELECT target FROM unnest($1::text[]) AS o (target) UNION ALL SELECT target FROM found) AS t CROSS JOIN LATERAL (
+    SELECT best.place, best.rank, 0 AS odd FROM shares CROSS JOIN LATERAL (
         SELECT m.ctid AS place, m.rank FROM {schema}.media_cache AS m
-        WHERE m.state = 'pending' AND m.rank IS NOT NULL AND m.target = t.target
-        ORDER BY m.rank LIMIT $2::int FOR NO KEY UPDATE SKIP LOCKED
-    ) AS best
-    ORDER BY best.rank LIMIT $2::int
+        WHERE m.state = 'pending' AND m.rank IS NOT NULL AND NOT m.suspect AND m.target = shares.target
+        ORDER BY m.rank LIMIT shares.most FOR NO KEY UPDATE SKIP LOCKED
+    ) AS best WHERE NOT shares.suspect
+    UNION ALL
+    SELECT best.place, best.rank, 1 FROM shares CROSS JOIN LATERAL (
+        SELECT m.ctid AS place, m.rank FROM {schema}.media_cache AS m
+        WHERE m.state = 'pending' AND m.rank IS NOT NULL AND m.suspect AND m.target = shares.target
+        ORDER BY m.rank LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+    ) AS best WHERE shares.suspect
 ), numbered AS MATERIALIZED (
-    SELECT place, row_number() OVER () AS n FROM wanted
+    SELECT place, 2 * row_number() OVER (ORDER BY rank) + odd AS n FROM wanted
 )
+{leasing};
+
+-- name: in_hand
+-- The suspect that was handed out last is still being warmed under that lease.
+SELECT FROM {schema}.media_cache AS held
+        WHERE held.target = $4::text AND held.media_key = $5::text AND held.kind = $6::text
+          AND held.state = 'warming' AND held.token = $7::bigint
+
+-- name: leasing
+-- The end of each lease.
 UPDATE {schema}.media_cache AS m
 SET state = 'warming', rank = NULL, token = nextval({tokens}), attempts = least(m.attempts + 1, 32767),
     leased_at = statement_timestamp(),
@@ -165,12 +218,15 @@ SELECT extract(epoch FROM least(
 ) - statement_timestamp())::float8;
 
 -- name: waiting
--- Rows that wait, by target, and in each the seconds that counting took. By two indexes, yet
+-- Rows that wait, by target, and in each the seconds that counting took. By three indexes, yet
 -- milliseconds for a hundred thousand.
 SELECT target, sum(rows)::bigint, extract(epoch FROM clock_timestamp() - statement_timestamp())::float8
 FROM (
     SELECT target, count(*) AS rows FROM {schema}.media_cache
-    WHERE state = 'pending' AND rank IS NOT NULL GROUP BY target
+    WHERE state = 'pending' AND rank IS NOT NULL AND NOT suspect GROUP BY target
+    UNION ALL
+    SELECT target, count(*) FROM {schema}.media_cache
+    WHERE state = 'pending' AND rank IS NOT NULL AND suspect GROUP BY target
     UNION ALL
     SELECT target, count(*) FROM {schema}.media_cache
     WHERE state = 'pending' AND rank IS NULL GROUP BY target
