@@ -260,10 +260,20 @@ class Link:
             session = self._pop(stack)
             if session is None:
                 session = Session(await connect(self.source), self.queries, self._is_prepared)
+            is_cut_off = True  # a late word of its cancellation would hit the next query
             try:
                 yield session
+                is_cut_off = False
+            except Exception:
+                is_cut_off = False
+                raise
             finally:
-                if self.is_open and len(stack) < _MOST_IDLE and _is_idle(session.connection):
+                if (
+                    not is_cut_off
+                    and self.is_open
+                    and len(stack) < _MOST_IDLE
+                    and _is_idle(session.connection)
+                ):
                     stack.append(session)
                 else:
                     await _close(session.connection)
@@ -278,6 +288,9 @@ class Link:
                 await connection.set_autocommit(True)
             try:
                 yield connection
+            except asyncio.CancelledError:
+                await _close(connection)  # as above; the pool makes another
+                raise
             finally:
                 if not was and _is_idle(connection):
                     await connection.set_autocommit(False)
