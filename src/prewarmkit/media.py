@@ -38,6 +38,9 @@ class MediaKind(StrEnum):
     STICKER = "sticker"
     DOCUMENT = "document"
 
+    # Equal to its text, and so alike in a dict; Enum's own hash is a call in Python, in each look-up of a row.
+    __hash__ = str.__hash__
+
     @classmethod
     def parse(cls, value: MediaKind | str) -> MediaKind:
         """The kind of that name.

@@ -75,9 +75,11 @@ async def test_the_first_rest_of_a_target_that_is_down_is_not_doubled_by_its_wor
     source: UnreadSource, target: ScriptedTarget
 ) -> None:
     """Five workers that find it down at once found it down once."""
-    target.script = lambda _media, _nth: TargetDown("revoked")
+    target.script, target.gate = lambda _media, _nth: TargetDown("revoked"), anyio.Event()
     async with PrewarmPool(source, target, settings=PoolSettings(down_seconds=30)) as pool:
         await pool.enqueue_many(map(str, range(5)))
+        await until(lambda: target.running == 5)
+        target.gate.set()
         await until(lambda: pool.stats().deferred == 5)
         assert 25 < pool.stats().targets["bot"].paused_for <= 30
 
@@ -598,7 +600,7 @@ async def test_a_failure_in_a_targets_task_group_counts_as_itself(
         assert target.calls == ["a"]
 
 
-@pytest.mark.parametrize(("seconds", "most"), [(0.0, 4), (0.03, 2)])
+@pytest.mark.parametrize(("seconds", "most"), [(0.0, 8), (0.03, 2)])
 async def test_a_pool_leases_further_ahead_only_while_its_workers_run_dry(
     source: UnreadSource, target: ScriptedTarget, seconds: float, most: int
 ) -> None:
@@ -621,7 +623,7 @@ async def test_a_pool_leases_further_ahead_only_while_its_workers_run_dry(
     target.seconds = seconds
     settings = PoolSettings(concurrency=8, max_queue=1000, autostart=False)
     async with PrewarmPool(source, target, Watched(), settings=settings) as pool:
-        await pool.enqueue_many(map(str, range(160 if seconds else 600)))
+        await pool.enqueue_many(map(str, range(160 if seconds else 1000)))
         await pool.start()
         await pool.join(timeout=10)
     assert max(held) == most * 8

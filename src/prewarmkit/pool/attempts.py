@@ -13,69 +13,89 @@ from typing import cast
 import anyio
 from attrs import define, field
 
-from prewarmkit.errors import TargetDown, WarmTimeout
+from prewarmkit.errors import RateLimited, TargetDown, Transient, WarmTimeout
 from prewarmkit.media import Warmed
+from prewarmkit.pool.adaptive import AdaptiveLimit
 from prewarmkit.pool.core import Core
 from prewarmkit.pool.events import MediaStarted, TargetPaused
 from prewarmkit.pool.state import Pause, Verdict, judge
 from prewarmkit.stores.base import Failed, Lease, MediaId, Released
 from prewarmkit.stores.rules import moment
 
-__all__ = ["Attempts", "Running", "resting_error"]
+__all__ = ["Attempts", "Worker", "resting_error"]
 
 logger = logging.getLogger("prewarmkit.pool")
 
 
 @define(eq=False)
-class Running:
-    """A lease that a worker has."""
+class Worker:
+    """A task that makes one attempt after another, and the one that it makes now.
 
-    lease: Lease
-    scope: anyio.CancelScope
+    Attributes:
+        scope: What cancels it.
+        bell: Wakes it while it is parked.
+        lease: What it works on; ``None``: on nothing.
+        taken_at: When the store leased that.
+        began: When it began with that.
+        seconds: What the attempt took.
+        is_lost: Whether the lease is somebody else's now, and the outcome nobody's.
+        is_overdue: Whether it took longer than an attempt may.
+    """
+
+    scope: anyio.CancelScope = field(factory=anyio.CancelScope)
+    bell: anyio.Event = field(factory=anyio.Event)
+    lease: Lease | None = None
+    taken_at: float = 0.0
+    began: float = 0.0
+    seconds: float = 0.0
     is_lost: bool = False
+    is_overdue: bool = False
 
 
 @define(eq=False)
 class Attempts:
-    """Runs attempts and judges them; knows which run now."""
+    """Makes attempts and judges them."""
 
     core: Core
-    running: dict[MediaId, Running] = field(init=False, factory=dict[MediaId, Running])
-    is_cut_off: bool = field(init=False, default=False)
     _weak_tries: dict[MediaId, int] = field(init=False, factory=dict[MediaId, int])
     _dice: Callable[[], float] = field(init=False, factory=lambda: random.Random().random)  # noqa: S311 - jitter
 
-    async def run(self, lease: Lease, taken_at: float) -> tuple[Verdict | None, float]:
-        """Make one attempt.
+    def begin(self, worker: Worker) -> None:
+        """A worker has a lease: what is counted from here on."""
+        worker.is_lost = worker.is_overdue = False
+        worker.seconds, worker.began = 0.0, self.core.clock()
+        self.core.book.health(_lease(worker).id.target).begin(worker)
 
-        Args:
-            lease: What to warm.
-            taken_at: When the store leased it, by the pool's clock.
+    def end(self, worker: Worker) -> None:
+        """It has it no more."""
+        self.core.book.health(_lease(worker).id.target).end(worker)
 
-        Returns:
-            The verdict, and the seconds that the target took. ``None`` if the lease was lost meanwhile.
-        """
-        core, began = self.core, self.core.clock()
-        if self.is_cut_off:
-            return Verdict(Released(lease), "deferred"), 0.0
+    async def run(self, worker: Worker) -> Verdict | None:
+        """Make the attempt; ``None`` if the lease was lost meanwhile."""
+        core, lease = self.core, _lease(worker)
+        if worker.scope.cancel_called:
+            return self.cut(worker)
         if lease.attempt > core.settings.max_attempts:
             reason = f"crash: {core.settings.max_attempts} attempts ended without an outcome"
-            return Verdict(Failed(lease, reason), "failed"), 0.0
-        core.recorder.queue_wait.add(lease.waited + began - taken_at)
-        core.events.emit(MediaStarted(lease.id, lease.attempt, lease.waited))
-        running = self.running[lease.id] = Running(lease, anyio.CancelScope())
-        result: Warmed | Exception | None = None
-        try:
-            with running.scope:
-                result = await self._warm(lease)
-        finally:
-            if self.running.get(lease.id) is running:
-                del self.running[lease.id]
-        seconds = core.clock() - began
-        if result is None:
-            # Cancelled by a stop: the work is given back. Cancelled for a lost lease: it is not ours to give.
-            return (None if running.is_lost else Verdict(Released(lease), "deferred")), seconds
-        return self._judged(lease, result, seconds), seconds
+            return Verdict(Failed(lease, reason), "failed")
+        core.recorder.queue_wait.add(lease.waited + worker.began - worker.taken_at)
+        if core.events.is_heard:
+            core.events.emit(MediaStarted(lease.id, lease.attempt, lease.waited))
+        result = await self._warm(lease)
+        worker.seconds = core.clock() - worker.began
+        return None if worker.is_lost else self._judged(worker, lease, result)
+
+    def cut(self, worker: Worker) -> Verdict | None:
+        """What becomes of an attempt that was cut off."""
+        lease = _lease(worker)
+        worker.seconds = self.core.clock() - worker.began
+        if worker.is_lost:
+            return None  # it is not ours to give back
+        if worker.is_overdue:
+            most = self.core.settings.deadline_seconds
+            overdue = Transient(f"It took longer than {most:.3g} s.", outcome_unknown=True)
+            return self._judged(worker, lease, overdue)
+        return Verdict(Released(lease), "deferred")
 
     async def _warm(self, lease: Lease) -> Warmed | Exception:
         try:
@@ -86,55 +106,67 @@ class Attempts:
             return RuntimeError("the target was cancelled from within")
         except Exception as error:  # noqa: BLE001 - judged, logged if it is nobody's TargetFailure, kept in the row
             return _alone(error)
-        return _checked(warmed)
+        return warmed if type(warmed) is Warmed and _is_plain(warmed) else _checked(warmed)
 
-    def _judged(self, lease: Lease, result: Warmed | Exception, seconds: float) -> Verdict:
+    def _judged(self, worker: Worker, lease: Lease, result: Warmed | Exception) -> Verdict:
         core, target = self.core, lease.id.target
-        if isinstance(result, Warmed):
-            core.recorder.warm_latency.add(seconds)
-            core.book.works(target)
-            if result.weak:
-                core.recorder.count("weak", target=target)
+        health = core.book.health(target)
         verdict = judge(
             lease,
             result,
             core.settings,
             jitter=self._dice(),
             is_awaited=core.flights.is_awaited(lease.id),
-            weak_tries=self._weak_tries.get(lease.id, 0),
-            downs=core.book.downs(target),
+            weak_tries=self._weak_tries.get(lease.id, 0) if self._weak_tries else 0,
+            downs=health.downs(),
+            failures=health.failures,
+            is_probe=health.is_probe(worker),
         )
-        if isinstance(result, Warmed) and result.weak and verdict.label == "retried":
-            self._weak_tries[lease.id] = self._weak_tries.get(lease.id, 0) + 1
-        else:
-            self._weak_tries.pop(lease.id, None)
+        if isinstance(result, Warmed):
+            core.recorder.warm_latency.add(worker.seconds)
+            health.works()
+            if result.weak:
+                core.recorder.count("weak", target=target)
+        elif verdict.is_targets_fault:
+            health.failures += 1
+        if health.limit is not None:
+            self._adapt(health.limit, worker, lease, result, running=health.running)
+        self._note_weak(lease.id, verdict, is_weak=isinstance(result, Warmed) and bool(result.weak))
         if verdict.is_bug and isinstance(result, Exception):
             logger.error("target %s raised for %r", target, lease.id.key, exc_info=result)
         if verdict.pause is not None:
             self._rest(target, verdict.pause)
         return verdict
 
+    def _note_weak(self, id_: MediaId, verdict: Verdict, *, is_weak: bool) -> None:
+        if is_weak and verdict.label == "retried":
+            self._weak_tries[id_] = self._weak_tries.get(id_, 0) + 1
+        elif self._weak_tries:
+            self._weak_tries.pop(id_, None)
+
+    @staticmethod
+    def _adapt(
+        limit: AdaptiveLimit, worker: Worker, lease: Lease, result: Warmed | Exception, *, running: int
+    ) -> None:
+        ended = worker.began + worker.seconds
+        if isinstance(result, Warmed):
+            limit.succeeded(began=worker.began, ended=ended, size=lease.media.size, running=running)
+        elif isinstance(result, RateLimited | Transient):
+            limit.refused(began=worker.began, ended=ended)
+
     def _rest(self, target: str, pause: Pause) -> None:
         core = self.core
-        core.book.rest(target, pause)
+        core.book.health(target).rest(pause)
         core.events.emit(TargetPaused(target, pause.reason, pause.seconds, pause.is_down))
         logger.warning("target %s rests for %.3g s: %s", target, pause.seconds, pause.reason)
         if pause.is_down:
             error = TargetDown(pause.reason.partition(": ")[2] or pause.reason)
             core.flights.land_all(lambda id_: error if id_.target == target else None)
 
-    def cut_off(self) -> None:
-        """End every attempt, those included whose worker has not come to begin; `is_cut_off` ends it."""
-        self.is_cut_off = True
-        for running in self.running.values():
-            running.scope.cancel()
 
-    def cancel(self, lease: Lease, *, is_lost: bool) -> None:
-        """End an attempt that runs; with ``is_lost`` its outcome is nobody's any more."""
-        running = self.running.get(lease.id)
-        if running is not None and running.lease.token == lease.token:
-            running.is_lost = is_lost
-            running.scope.cancel()
+def _lease(worker: Worker) -> Lease:
+    assert worker.lease is not None  # asked only between begin and end
+    return worker.lease
 
 
 def resting_error(pause: Pause) -> TargetDown | WarmTimeout:
@@ -153,6 +185,18 @@ def _alone(error: Exception) -> Exception:
         group = cast("ExceptionGroup[Exception]", error)
         return _alone(group.exceptions[0]) if len(group.exceptions) == 1 else group
     return error
+
+
+def _is_plain(warmed: Warmed) -> bool:
+    """Whether it is the usual one, with nothing that could be wrong."""
+    handle: object = warmed.handle
+    return (
+        type(handle) is str
+        and handle.isprintable()
+        and handle.isascii()
+        and bool(handle)
+        and not (warmed.weak or warmed.details or warmed.expires_at or warmed.unique_id)
+    )
 
 
 def _checked(warmed: object) -> Warmed | Exception:

@@ -1,4 +1,4 @@
-"""The targets of one pool: known by id, resolved by name, and resting where they must."""
+"""The targets of one pool: known by id, resolved by name, each with its health."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import anyio
 from attrs import define, field
 
 from prewarmkit.errors import ConfigurationError, TargetRequired, UnknownTarget
+from prewarmkit.pool.adaptive import AdaptiveLimit
+from prewarmkit.pool.health import Health
 from prewarmkit.pool.state import Pause
 from prewarmkit.targets.base import WarmTarget
 
@@ -34,22 +36,15 @@ class TargetResolver(Protocol):
 Targets = WarmTarget | Iterable[WarmTarget] | TargetResolver
 
 
-@define
-class _Rest:
-    until: float = 0.0
-    reason: str | None = None
-    is_down: bool = False
-    downs: int = 0
-
-
 @define(eq=False)
 class TargetBook:
-    """Targets by id, their rests, and names that were resolved."""
+    """Targets by id, how each is, and names that were resolved."""
 
     clock: Callable[[], float]
     on_new: Callable[[WarmTarget], None]
+    new_limit: Callable[[], AdaptiveLimit | None] = lambda: None
+    _healths: dict[str, Health] = field(init=False, factory=dict[str, Health])
     _by_id: dict[str, WarmTarget] = field(init=False, factory=dict[str, WarmTarget])
-    _rests: dict[str, _Rest] = field(init=False, factory=dict[str, _Rest])
     _resolver: TargetResolver | None = field(init=False, default=None)
     _resolved: dict[str, tuple[float, WarmTarget]] = field(
         init=False, factory=dict[str, tuple[float, WarmTarget]]
@@ -82,6 +77,7 @@ class TargetBook:
             )
         self.on_new(target)  # first: one that cannot be bound is not known
         self._by_id[target.id] = target
+        self._healths[target.id] = Health(self.clock, self.new_limit())
 
     @property
     def ids(self) -> list[str]:
@@ -156,44 +152,23 @@ class TargetBook:
         self._resolved[name] = (self.clock(), target)
         return target
 
-    # ── rests ────────────────────────────────────────────────────────────────
+    # ── health ───────────────────────────────────────────────────────────────
 
-    def rest(self, id_: str, pause: Pause) -> None:
-        """Let a target rest; a shorter rest never ends a longer one."""
-        rest = self._rests.setdefault(id_, _Rest())
-        if pause.is_down and not self._is_down(rest):
-            rest.downs += 1
-        if (until := self.clock() + pause.seconds) >= rest.until:
-            rest.until, rest.reason, rest.is_down = until, pause.reason, pause.is_down
-
-    def works(self, id_: str) -> None:
-        """It just did something: forget that it was down.
-
-        Not while it rests: what succeeds then had begun before it was told to rest.
-        """
-        if self.resting(id_) is None:
-            self._rests.pop(id_, None)
-
-    def downs(self, id_: str) -> int:
-        """Times in a row that it was found down, before now: several workers may find it at once."""
-        rest = self._rests.get(id_)
-        return 0 if rest is None else rest.downs - self._is_down(rest)
-
-    def _is_down(self, rest: _Rest) -> bool:
-        return rest.is_down and rest.until > self.clock()
+    def health(self, id_: str) -> Health:
+        """How the target of that id is."""
+        return self._healths[id_]
 
     def resting(self, id_: str) -> Pause | None:
         """How long, and why, it still rests."""
-        rest = self._rests.get(id_)
-        if rest is None or rest.until <= self.clock():
-            return None
-        return Pause(rest.until - self.clock(), rest.reason or "", rest.is_down)
+        return self._healths[id_].resting()
 
     def awake(self) -> list[str]:
         """Ids that may be leased for."""
-        return [id_ for id_ in self._by_id if self.resting(id_) is None]
+        return [id_ for id_, health in self._healths.items() if health.resting() is None]
 
     def next_awake(self) -> float | None:
         """Seconds until the first resting target may work again."""
-        rests = [pause.seconds for id_ in self._by_id if (pause := self.resting(id_)) is not None]
+        rests = [
+            pause.seconds for health in self._healths.values() if (pause := health.resting()) is not None
+        ]
         return min(rests, default=None)

@@ -33,18 +33,26 @@ _MOST_EVENTS_WAITING = 1024
 class Bell:
     """Wakes one waiter; rung before it waits, it does not wait at all."""
 
-    _event: anyio.Event = field(init=False, factory=anyio.Event)
+    is_rung: bool = field(init=False, default=False)
+    _event: anyio.Event | None = field(init=False, default=None)
 
     def ring(self) -> None:
         """Wake the waiter."""
-        self._event.set()
+        if not self.is_rung:
+            self.is_rung = True
+            if self._event is not None:
+                self._event.set()  # a later waiter makes another
 
-    async def wait(self, timeout: float) -> None:
-        """Wait until rung, or for ``timeout`` seconds."""
-        with anyio.move_on_after(timeout):
-            await self._event.wait()
-        if self._event.is_set():
-            self._event = anyio.Event()
+    async def wait(self, timeout: float) -> bool:
+        """Wait until rung, or for ``timeout`` seconds; whether it was rung."""
+        if not self.is_rung:
+            event = self._event = self._event or anyio.Event()
+            with anyio.move_on_after(timeout):
+                await event.wait()
+            if event.is_set():
+                self._event = None
+        was_rung, self.is_rung = self.is_rung, False
+        return was_rung
 
 
 @define(eq=False)
@@ -65,6 +73,11 @@ class EventSink:
     def __attrs_post_init__(self) -> None:
         call = getattr(self.callback, "__call__", None)  # noqa: B004 - an object with an async __call__
         self._is_async = inspect.iscoroutinefunction(self.callback) or inspect.iscoroutinefunction(call)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody listens: else an event need not even be made."""
+        return self.callback is not None
 
     def emit(self, event: PoolEvent | Any) -> None:
         """Hand over one event."""

@@ -123,9 +123,9 @@ class Desk:
                 recorder.count("duplicates")
             if answer is not Enqueued.READY:
                 self.core.cache.drop(job.id)
-                self.pump.urgent += job.priority == LIVE_PRIORITY and job.id not in self.pump.held
+                self.pump.demand.urgent += job.priority == LIVE_PRIORITY and job.id not in self.pump.held
             self.core.events.emit(MediaEnqueued(job.id, answer))
-        self.pump.bell.ring()
+        self.pump.hint()
         return answers
 
     def _limit(self) -> int | None:
@@ -133,7 +133,7 @@ class Desk:
         settings = self.core.settings
         if self.core.store.is_durable:
             return settings.max_backlog
-        return max(0, settings.max_queue - len(self.pump.ring))
+        return max(0, settings.max_queue - len(self.pump.rack))
 
     # ── look up ──────────────────────────────────────────────────────────────
 
@@ -296,6 +296,6 @@ class Desk:
         did = await self.core.store.invalidate(id_, value, rewarm=rewarm)
         self.core.cache.drop(id_)
         if did and rewarm:
-            self.pump.urgent += 1
-            self.pump.bell.ring()
+            self.pump.demand.urgent += 1
+            self.pump.hint()
         return did

@@ -13,7 +13,7 @@ __all__ = ["figures_of"]
 def figures_of(core: Core, pump: Pump, *, running: bool) -> PoolStats:
     """The figures now; O(1) in media."""
     figures = core.recorder.figures()
-    queued = len(pump.ring)
+    queued = len(pump.rack)
     if isinstance(core.store, MemoryStore):
         # Here the store is this process's memory too, and knows better than the last turn.
         figures["pending"] = core.store.pending
@@ -21,11 +21,11 @@ def figures_of(core: Core, pump: Pump, *, running: bool) -> PoolStats:
     return PoolStats(
         **figures,
         queue_size=queued,
-        processing=pump.busy,
-        active_workers=pump.busy,
-        max_concurrency=pump.concurrency,
+        processing=pump.crew.busy,
+        active_workers=pump.crew.busy,
+        max_concurrency=pump.crew.concurrency,
         max_queue=core.settings.max_queue,
-        utilization=pump.busy / pump.concurrency,
+        utilization=pump.crew.busy / pump.crew.concurrency,
         running=running,
         targets={id_: _target_stats(core, id_) for id_ in core.book.ids},
     )

@@ -54,6 +54,9 @@ class Flights:
             if not flight.callers and self._by_id.get(id_) is flight:
                 del self._by_id[id_]
 
+    def __len__(self) -> int:
+        return len(self._by_id)
+
     def is_awaited(self, id_: MediaId) -> bool:
         """Whether anybody waits for the row."""
         return id_ in self._by_id

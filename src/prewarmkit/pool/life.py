@@ -136,8 +136,8 @@ class Life:
         if self._workers.is_running:
             raise RuntimeError("The pool is stopping: await stop() before start().")
         self._check_no_batch()
-        self.pump.attempts.is_cut_off = False
-        self.pump.is_stopping, self._deadline, self._report = False, math.inf, StopReport()
+        self.pump.begin()
+        self._deadline, self._report = math.inf, StopReport()
         self._workers.start(self._main)
 
     async def stop(self, *, drain: bool, grace: float) -> StopReport:
@@ -148,8 +148,7 @@ class Life:
             return self._report
         deadline = self.core.clock() + (grace if drain else 0.0)
         self._deadline = min(self._deadline, deadline)
-        self.pump.is_stopping = True
-        self.pump.bell.ring()
+        self.pump.end()
         await self._workers.wait()
         return self._report
 
@@ -193,15 +192,14 @@ class Life:
         pump, recorder, began = self.pump, self.core.recorder, self.core.clock()
         before, leased = dict(recorder.counts), 0
         batch = self._batch = Batch()
-        pump.attempts.is_cut_off = False
         try:
             with batch.scope:  # a stop may end it
                 leased = await pump.turn(most)
-                async with anyio.create_task_group() as beating:
-                    beating.start_soon(pump.beat)
-                    async with anyio.create_task_group() as group:
-                        pump.begin_all(group)
-                    beating.cancel_scope.cancel()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(pump.beat)
+                    group.start_soon(pump.crew.watch)
+                    await pump.crew.work_off()
+                    group.cancel_scope.cancel()
         finally:
             try:
                 pump.give_back_unstarted()
@@ -227,13 +225,14 @@ class Life:
     async def _main(self) -> None:
         core, pump = self.core, self.pump
         failure: BaseException | None = None
-        core.events.emit(PoolStarted(pump.concurrency))
-        logger.info("pool %s started: %d workers", core.name, pump.concurrency)
+        core.events.emit(PoolStarted(pump.crew.concurrency))
+        logger.info("pool %s started: %d workers", core.name, pump.crew.concurrency)
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(pump.beat)
-                group.start_soon(pump.hear)
-                await pump.run(group)
+                for keep_going in (pump.beat, pump.hear, pump.crew.watch):
+                    group.start_soon(keep_going)
+                pump.crew.open(group)
+                await pump.run()
                 await self._wind_down()
                 group.cancel_scope.cancel()
         except BaseException as error:
@@ -245,10 +244,10 @@ class Life:
     async def _wind_down(self) -> None:
         """From the last lease to the last worker."""
         core, pump, began = self.core, self.pump, self.core.clock()
-        released, had = pump.give_back_unstarted(), pump.busy
+        released, had = pump.give_back_unstarted(), pump.crew.busy
         await self._until_idle(lambda: self._deadline)
-        cut = pump.busy
-        pump.attempts.cut_off()
+        cut = pump.crew.busy
+        pump.crew.cut_off()
         # What will not be cancelled is waited for longer only when all else is settled.
         given_up = core.clock() + _CANCEL_SECONDS
         await self._until_idle(lambda: given_up)
@@ -264,7 +263,7 @@ class Life:
     async def _until_idle(self, deadline: Callable[[], float]) -> None:
         """Settle while workers end; the deadline may come nearer meanwhile."""
         core, pump = self.core, self.pump
-        while pump.busy and (left := deadline() - core.clock()) > 0:
+        while pump.crew.busy and (left := deadline() - core.clock()) > 0:
             if pump.unsettled:
                 await pump.flush(min(left, _FLUSH_SECONDS))
             await pump.bell.wait(min(left, core.settings.poll_interval_seconds))
@@ -272,7 +271,7 @@ class Life:
     async def _end(self, failure: BaseException | None) -> None:
         """Whatever happened: nothing stays leased, nobody waits in vain."""
         core, pump = self.core, self.pump
-        pump.is_stopping = True
+        pump.end()
         try:
             pump.give_back_unstarted()
             pump.give_back_held()

@@ -12,7 +12,7 @@ import anyio
 
 from prewarmkit.errors import PoolClosed
 from prewarmkit.media import Handle, Media, MediaKind, seconds_of
-from prewarmkit.pool.attempts import Attempts
+from prewarmkit.pool.adaptive import AdaptiveLimit
 from prewarmkit.pool.book import TargetBook, Targets
 from prewarmkit.pool.cache import HandleCache
 from prewarmkit.pool.core import Core, EventSink, OnEvent
@@ -69,14 +69,15 @@ class PrewarmPool:
             store=MemoryStore() if store is None else store,
             settings=settings,
             clock=clock,
-            book=TargetBook(clock, self._bind),
+            book=TargetBook(clock, self._bind, self._new_limit),
             recorder=recorder,
             events=EventSink(on_event, recorder),
             cache=HandleCache(clock, settings.lookup_cache_seconds),
         )
         self._is_entered = False
+        self._most = settings.concurrency
         self._core.book.fill(targets)
-        self._pump = Pump(self._core, Attempts(self._core), settings.concurrency)
+        self._pump = Pump(self._core)
         self._desk = Desk(self._core, self._pump)
         self._life = Life(self._core, self._pump)
 
@@ -137,6 +138,9 @@ class PrewarmPool:
             store = self._core.store
             bind(Services(store.budget(target.id), store.state(target.id), self._core.events.emit))
 
+    def _new_limit(self) -> AdaptiveLimit | None:
+        return AdaptiveLimit(self._most) if self._core.settings.adaptive else None
+
     def _check_entered(self) -> None:
         if not self._is_entered:
             raise PoolClosed(f"The pool {self._core.name!r} is not entered: use `async with` around it.")
@@ -159,12 +163,11 @@ class PrewarmPool:
 
     def pause(self) -> None:
         """Begin nothing new; what runs ends, leases are held."""
-        self._pump.is_paused = True
+        self._pump.pause()
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        self._pump.is_paused = False
-        self._pump.bell.ring()
+        self._pump.resume()
 
     def resize(self, concurrency: int) -> None:
         """Change how many media are warmed at once; running ones are never cut off.
@@ -172,8 +175,11 @@ class PrewarmPool:
         Raises:
             InvalidSetting: It is below 1.
         """
-        self._pump.concurrency = PoolSettings(concurrency=concurrency).concurrency
-        self._pump.bell.ring()
+        self._most = self._pump.crew.concurrency = PoolSettings(concurrency=concurrency).concurrency
+        for id_ in self._core.book.ids:
+            if (limit := self._core.book.health(id_).limit) is not None:
+                limit.most = self._most
+        self._pump.hint()
 
     # ── enqueue ──────────────────────────────────────────────────────────────
 
@@ -333,7 +339,7 @@ class PrewarmPool:
             )
         if limit is not None and limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit!r}.")
-        return await self._life.batch(self._pump.concurrency if limit is None else limit)
+        return await self._life.batch(self._pump.crew.concurrency if limit is None else limit)
 
     # ── figures ──────────────────────────────────────────────────────────────
 
@@ -379,5 +385,5 @@ class PrewarmPool:
             keys=keys,
             limit=limit,
         )
-        self._pump.bell.ring()
+        self._pump.hint()
         return requeued

@@ -2,132 +2,118 @@
 
 One task takes turns with the store; nothing else writes to it while the workers run.
 Outcomes that came while a turn was under way go with the next one, so the busier the
-pool, the more outcomes share a commit.
+pool, the more outcomes share a commit. What is leased lies on the rack until a worker of
+the crew takes it; how much is leased is the demand's affair.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import random
-import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import anyio
-import anyio.lowlevel
-from anyio.abc import TaskGroup
 from attrs import define, field
 
-from prewarmkit.errors import StoreError, StoreFull, WarmFailed
+from prewarmkit.errors import StoreError, StoreFull
 from prewarmkit.pool.attempts import Attempts
 from prewarmkit.pool.core import Bell, Core
-from prewarmkit.pool.events import (
-    LeaseLost,
-    MediaDeferred,
-    MediaFailed,
-    MediaReady,
-    MediaRetried,
-    PoolEvent,
-    StoreTrouble,
-)
+from prewarmkit.pool.crew import Crew
+from prewarmkit.pool.demand import Demand
+from prewarmkit.pool.events import StoreTrouble
+from prewarmkit.pool.ledger import tell, tell_lost
+from prewarmkit.pool.rack import Rack
 from prewarmkit.pool.state import Verdict
-from prewarmkit.ring import RingQueue
-from prewarmkit.stores.base import Failed, Lease, MediaId, Outcome, Released, Retry, Succeeded, Turn
+from prewarmkit.stores.base import Lease, MediaId, Outcome, Released, Retry, Succeeded, Turn
 from prewarmkit.stores.lifecycle import State
-from prewarmkit.stores.rules import handle_of
 
 __all__ = ["Pump", "Settled"]
 
 logger = logging.getLogger("prewarmkit.pool")
 
-_LANES = 10
 _LONGEST_TROUBLE_SECONDS = 5.0
-# Leases for each worker: one that it has, and others that it finds while the store is asked for more.
-_FEWEST_LEASES, _MOST_LEASES = 2, 4
+_LINGER_SECONDS = 0.005
 
-
-@define
-class Settled:
-    """A verdict on its way to the store."""
-
-    verdict: Verdict
-    seconds: float
+Settled = tuple[Verdict, float]
+"""A verdict on its way to the store, and the seconds that the attempt took."""
 
 
 @define(eq=False)
 class Pump:
     """Turns with the store, and the leases between them.
 
-    `ring` has what is leased and not begun, `held` all that is leased and not settled.
+    `rack` has what is leased and not begun, `held` all that is leased and not settled.
     """
 
     core: Core
-    attempts: Attempts
-    concurrency: int
+    rack: Rack = field(init=False)
+    crew: Crew = field(init=False)
+    demand: Demand = field(init=False)
     bell: Bell = field(init=False, factory=Bell)
     turned: Bell = field(init=False, factory=Bell)
-    ring: RingQueue[tuple[Lease, float]] = field(init=False)
     held: dict[MediaId, Lease] = field(init=False, factory=dict[MediaId, Lease])
-    is_paused: bool = field(init=False, default=False)
     is_stopping: bool = field(init=False, default=False)
-    urgent: int = field(init=False, default=0)
-    _next_due: float | None = field(init=False, default=None)
+    _is_paused: bool = field(init=False, default=False)
     _at_rest: tuple[float, int] = field(init=False, default=(-math.inf, 0))
     _outbox: list[Settled] = field(init=False, factory=list[Settled])
-    _busy: int = field(init=False, default=0)
+    _is_pressing: bool = field(init=False, default=False)
     _is_turning: bool = field(init=False, default=False)
-    _leases: int = field(init=False, default=_FEWEST_LEASES)
     _troubles: int = field(init=False, default=0)
-    _dice: random.Random = field(init=False, factory=random.Random)
 
     def __attrs_post_init__(self) -> None:
-        # Room for every lease ahead and the few that somebody waits for; `_room` keeps to it.
-        # Nobody is overtaken for long: the store's ageing orders the rows, the lanes only what is ahead.
-        size = self.core.settings.max_queue + 64
-        self.ring = RingQueue(size, lanes=_LANES, key=lambda place: place[0].id, max_skips=size)
+        core = self.core
+        # Room for every lease ahead and the few that somebody waits for; the demand keeps to it.
+        self.rack = Rack(core.settings.max_queue + 64, core.book.health)
+        self.crew = Crew(self.rack, Attempts(core), self.settle, self._is_eager, core.settings.concurrency)
+        self.demand = Demand(core, self.rack, self.crew, self.held, self._outbox)
 
     # ── turns ────────────────────────────────────────────────────────────────
 
-    async def turn(self, lease: int) -> int:
-        """Settle what waits and lease up to ``lease`` rows into the ring; how many came."""
-        batch, self._outbox = self._outbox, []
-        core = self.core
+    async def turn(self, lease: int, targets: Collection[str] | None = None) -> int:
+        """Settle what waits and lease up to ``lease`` rows onto the rack; how many came."""
+        core, demand = self.core, self.demand
+        asked, hints = core.book.awake() if targets is None else targets, demand.hints
+        batch, self._is_pressing = self._outbox.copy(), False
+        self._outbox.clear()
         try:
-            turn = await self._store_turn([settled.verdict.outcome for settled in batch], lease)
+            turn = await self._store_turn([verdict.outcome for verdict, _ in batch], lease, asked)
         except BaseException:
             # Nothing was settled, or we cannot know: the fence makes a second telling safe.
-            self._outbox = batch + self._outbox
+            self._outbox[:0] = batch
             raise
+        came = len(turn.leased)
         self._troubles = 0
-        self._pace(is_full=bool(batch) and 0 < lease == len(turn.leased))
-        lost = {outcome.lease for outcome in turn.lost}
-        for settled in batch:
-            self._apply(settled, is_lost=settled.verdict.outcome.lease in lost)
-        now = core.clock()
-        for each in turn.leased:
-            if (ours := self.held.get(each.id)) is not None:
-                self.drop([ours])  # due again under our own hands: its version changed
-            self.held[each.id] = each
-            self.ring.enqueue_nowait((each, now), lane=min(each.priority, _LANES - 1))
-        core.recorder.leased(len(turn.leased))
-        self._next_due = turn.next_due
+        demand.pace(is_full=bool(batch) and 0 < lease == came)
+        demand.learn(asked, wanted=lease, came=came, hints=hints, next_due=turn.next_due)
+        self._apply(batch, turn.lost)
+        self._stock(turn.leased)
         core.recorder.pending = turn.pending + self._at_rest[1]
         self.turned.ring()
-        return len(turn.leased)
+        return came
 
-    async def _store_turn(self, outcomes: list[Outcome], lease: int) -> Turn:
+    async def _store_turn(self, outcomes: list[Outcome], lease: int, targets: Collection[str]) -> Turn:
         # Shielded: a turn that was committed but not heard of would cost each of its
         # rows an attempt. Stores bound the time of their calls.
-        settings = self.core.settings
         self._is_turning = True
         try:
             with anyio.CancelScope(shield=True):
-                return await self.core.store.turn(
-                    outcomes, lease, self.core.book.awake(), settings.lease_seconds
-                )
+                return await self.core.store.turn(outcomes, lease, targets, self.core.settings.lease_seconds)
         finally:
             self._is_turning = False
         raise RuntimeError("unreachable: a shield swallows nothing")  # for type checkers
+
+    def _stock(self, leased: Sequence[Lease]) -> None:
+        """Put what was leased on the rack."""
+        now, held, rack = self.core.clock(), self.held, self.rack
+        for lease in leased:
+            if (ours := held.get(lease.id)) is not None:
+                self.drop([ours])  # due again under our own hands: its version changed
+            held[lease.id] = lease
+            rack.put((lease, now)).held += 1
+        for target in {lease.id.target for lease in leased}:
+            if self.core.book.resting(target) is not None:
+                self._give_back(rack.drain(target))  # it was told to rest while the turn was under way
+        self.core.recorder.leased(len(leased))
 
     async def _count_at_rest(self) -> None:
         """Rows of targets that rest: a turn does not count what it may not lease, an operator does."""
@@ -141,129 +127,96 @@ class Pump:
                 waiting = sum(rows for (_, _, state), rows in counts.items() if state is State.PENDING)
                 self._at_rest = (now, waiting)
 
+    # ── outcomes ─────────────────────────────────────────────────────────────
+
     def settle(self, verdict: Verdict, seconds: float) -> None:
         """Put a verdict on its way."""
-        self._outbox.append(Settled(verdict, seconds))
+        self._outbox.append((verdict, seconds))
+        id_ = verdict.outcome.lease.id
+        if verdict.pause is not None:
+            self._give_back(self.rack.drain(id_.target))
+        if not self._is_pressing and len(self.core.flights):
+            self._is_pressing = self.core.flights.is_awaited(id_)
         self.bell.ring()
 
-    def _apply(self, settled: Settled, *, is_lost: bool) -> None:
-        """The store has it: tell the figures, the events and whoever waits."""
-        core, outcome = self.core, settled.verdict.outcome
-        lease = outcome.lease
-        if self.held.get(lease.id) is lease:
-            del self.held[lease.id]
-        core.cache.drop(lease.id)
-        if is_lost:
-            core.recorder.count("lost", target=lease.id.target)
-            core.events.emit(LeaseLost(lease.id))
-            return
-        event = self._record(outcome, settled)
-        if event is not None:
-            core.events.emit(event)
+    def _is_eager(self) -> bool:
+        """Whether workers that never wait should let the pump have its turn now."""
+        return self._is_turning or len(self._outbox) >= self.crew.concurrency
 
-    def _record(self, outcome: Outcome, settled: Settled) -> PoolEvent | None:
-        core, lease, label = self.core, outcome.lease, settled.verdict.label
-        target = lease.id.target
-        match outcome:
-            case Succeeded(_, warmed):
-                core.recorder.succeeded(target)
-                handle = handle_of(lease.id, warmed, now=time.time())
-                core.flights.land(lease.id, handle)
-                return MediaReady(lease.id, handle, settled.seconds)
-            case Failed(_, reason):
-                core.recorder.count("failed", target=target)
-                core.flights.land(lease.id, WarmFailed(reason, lease.attempt, key=lease.id.key))
-                return MediaFailed(lease.id, lease.attempt, reason)
-            case Retry(_, delay, reason, refund):
-                core.recorder.count(label, target=target)
-                if refund:
-                    return MediaDeferred(lease.id, reason, delay)
-                return MediaRetried(lease.id, lease.attempt, reason, delay)
-            case Released():
-                return None
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            self.settle(Verdict(Released(lease), "deferred"), 0.0)
+
+    def _forget(self, lease: Lease) -> bool:
+        """Hold a lease no more, if we still do."""
+        if self.held.get(lease.id) is not lease:
+            return False
+        del self.held[lease.id]
+        self.rack.shelf(lease.id.target).held -= 1
+        return True
+
+    def _apply(self, batch: Sequence[Settled], lost: Sequence[Outcome]) -> None:
+        """The store has them."""
+        core = self.core
+        gone = {outcome.lease for outcome in lost} if lost else frozenset[Lease]()
+        warmed: dict[str, int] = {}
+        for verdict, seconds in batch:
+            outcome = verdict.outcome
+            lease = outcome.lease
+            self._forget(lease)
+            core.cache.drop(lease.id)
+            if gone and lease in gone:
+                tell_lost(core, lease)
+                continue
+            tell(core, verdict, seconds)
+            target = lease.id.target
+            if isinstance(outcome, Succeeded):
+                warmed[target] = warmed.get(target, 0) + 1
+            elif isinstance(outcome, Released) or (isinstance(outcome, Retry) and outcome.delay <= 0):
+                self.demand.wet(target)
+        for target, media in warmed.items():
+            core.recorder.succeeded(target, media)
 
     # ── the loop ─────────────────────────────────────────────────────────────
 
-    async def run(self, group: TaskGroup) -> None:
-        """Take turns and start workers until `is_stopping`."""
+    async def run(self) -> None:
+        """Take turns and call workers until `is_stopping`."""
+        demand = self.demand
         while not self.is_stopping:
-            room = self._room()
-            urgent, self.urgent = self.urgent, 0  # what becomes urgent meanwhile is for the next turn
+            lease, targets = demand.next()
+            urgent, demand.urgent = demand.urgent, 0  # what becomes urgent meanwhile is for the next turn
             try:
                 await self._count_at_rest()
-                came = await self.turn(room)
+                await self.turn(lease, targets)
             except StoreError as error:
-                self.urgent += urgent
+                demand.urgent += urgent
                 await self._sit_out(error)
                 continue
-            self._dispatch(group)
-            is_dry = came < room
-            if not self._outbox and (is_dry or not self._room()):
-                await self.bell.wait(self._patience())
+            self.crew.call()
+            if not (self._outbox and self._is_pressing) and not demand.next()[0]:
+                await self.bell.wait(demand.patience())
+            await self._linger()
 
-    def _room(self) -> int:
-        """How many rows to lease: enough for every worker to have one and find the next."""
-        if self.is_paused or self.is_stopping:
-            return 0
-        held = len(self.held) - len(self._outbox)  # the turn that leases also settles
-        ahead = min(self._leases * self.concurrency - held, self.core.settings.max_queue - len(self.ring))
-        free = self.ring.maxsize - len(self.ring)
-        return min(max(ahead, min(self.urgent, self.concurrency)), free)
+    async def _linger(self) -> None:
+        """Let outcomes gather for some milliseconds, while that keeps neither a caller nor a worker waiting."""
+        if not self.core.store.is_durable:
+            return
+        began = self.core.clock()
+        while (left := began + _LINGER_SECONDS - self.core.clock()) > 0 and self._may_linger():
+            await self.bell.wait(left)
 
-    def _pace(self, *, is_full: bool) -> None:
-        """Lease further ahead while workers run dry during a turn; that costs a crash more attempts, so no longer."""
-        if self._busy >= self.concurrency:
-            self._leases = max(self._leases - 1, _FEWEST_LEASES)
-        elif is_full and not len(self.ring):
-            self._leases = min(self._leases + 1, _MOST_LEASES)
+    def _may_linger(self) -> bool:
+        enough = self.crew.concurrency
+        return (
+            0 < len(self._outbox) < enough
+            and not (self._is_pressing or self.demand.urgent or self.is_stopping)
+            and (len(self.rack) * 2 >= enough or not self.demand.next()[0])
+        )
 
-    def _patience(self) -> float:
-        """Seconds until a turn is worth it though nothing rang."""
-        poll = self.core.settings.poll_interval_seconds
-        waits = [poll * self._dice.uniform(0.75, 1.25)]
-        if self._next_due is not None and self._room():
-            waits.append(max(self._next_due, 0.005))
-        if (awake := self.core.book.next_awake()) is not None:
-            waits.append(awake + 0.001)
-        return min(waits)
-
-    def _dispatch(self, group: TaskGroup) -> None:
-        """Start workers for what is leased and not begun."""
-        while (place := self._next()) is not None:
-            self._busy += 1
-            group.start_soon(self._work, place)
-
-    def _next(self) -> tuple[Lease, float] | None:
-        """What one more worker may begin now."""
-        while self._busy < self.concurrency and len(self.ring) and not (self.is_paused or self.is_stopping):
-            place = self.ring.dequeue_nowait()
-            lease, _ = place
-            if self.core.book.resting(lease.id.target) is None:
-                return place
-            self.settle(Verdict(Released(lease), "deferred"), 0.0)
-        return None
-
-    def begin_all(self, group: TaskGroup) -> None:
-        """Start a worker for everything that is leased, however many that takes."""
-        for place in self.ring.dequeue_batch(self.ring.maxsize):
-            self._busy += 1
-            group.start_soon(self._work, place)
-
-    async def _work(self, place: tuple[Lease, float] | None) -> None:
-        """Make attempts as long as there is something to begin: a task for each would cost as much as the rest."""
-        while place is not None:
-            try:
-                verdict, seconds = await self.attempts.run(*place)
-            finally:
-                self._busy -= 1
-            if verdict is not None:
-                self.settle(verdict, seconds)
-            if not self._is_turning and len(self._outbox) >= self.concurrency:
-                # Work that never waits would settle all that is leased before the store hears of any: let the
-                # turn begin, and go on while the store is at it.
-                await anyio.lowlevel.checkpoint()
-            place = self._next()
-            self._busy += place is not None
+    def hint(self) -> None:
+        """Something may have become due: ask the store again."""
+        self.demand.hint()
+        self.bell.ring()
 
     async def _sit_out(self, error: StoreError) -> None:
         """The store is in trouble: keep what we know, tell, wait, try again."""
@@ -294,31 +247,51 @@ class Pump:
     def drop(self, lost: Sequence[Lease]) -> None:
         """Forget leases that somebody else has now."""
         for lease in lost:
-            if self.held.get(lease.id) is not lease:
-                continue
-            del self.held[lease.id]
-            self.ring.discard(lease.id)
-            self.attempts.cancel(lease, is_lost=True)
-            self.core.recorder.count("lost", target=lease.id.target)
-            self.core.events.emit(LeaseLost(lease.id))
+            if self._forget(lease):
+                self.rack.discard(lease)
+                self.crew.cancel(lease)
+                tell_lost(self.core, lease)
 
     async def hear(self) -> None:
-        """Ring the bell for each hint of the store until cancelled; without hints there is the poll."""
+        """Take each hint of the store until cancelled; without hints there is the poll."""
         while True:
             try:
                 async with self.core.store.wakeups() as hints:
                     async for _ in hints:
-                        self.bell.ring()
+                        self.hint()
             except StoreError as error:
                 logger.error("wake-ups: %s", error)  # noqa: TRY400 - the message says all
             await anyio.sleep(_LONGEST_TROUBLE_SECONDS)
 
-    # ── the end ──────────────────────────────────────────────────────────────
+    # ── from outside ─────────────────────────────────────────────────────────
 
-    @property
-    def busy(self) -> int:
-        """Workers that have a medium."""
-        return self._busy
+    def pause(self) -> None:
+        """Begin nothing new and lease nothing more."""
+        self._is_paused = True
+        self._set_closed()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._is_paused = False
+        self._set_closed()
+        self.hint()
+
+    def begin(self) -> None:
+        """Workers are about to run."""
+        self.is_stopping = False
+        self.demand.renew()
+        self._set_closed()
+
+    def end(self) -> None:
+        """Lease nothing more, begin nothing more."""
+        self.is_stopping = True
+        self._set_closed()
+        self.bell.ring()
+
+    def _set_closed(self) -> None:
+        self.crew.is_closed = self._is_paused or self.is_stopping
+
+    # ── the end ──────────────────────────────────────────────────────────────
 
     @property
     def unsettled(self) -> int:
@@ -327,17 +300,14 @@ class Pump:
 
     def give_back_unstarted(self) -> int:
         """Put what nobody began on its way back; how many."""
-        leases = [lease for lease, _ in self.ring.dequeue_batch(self.ring.maxsize)]
-        for lease in leases:
-            self.settle(Verdict(Released(lease), "deferred"), 0.0)
+        leases = self.rack.drain()
+        self._give_back(leases)
         return len(leases)
 
     def give_back_held(self) -> None:
         """Put what was cut off without an outcome on its way back."""
-        told = {settled.verdict.outcome.lease.id for settled in self._outbox}
-        for lease in list(self.held.values()):
-            if lease.id not in told:
-                self.settle(Verdict(Released(lease), "deferred"), 0.0)
+        told = {verdict.outcome.lease.id for verdict, _ in self._outbox}
+        self._give_back([lease for lease in self.held.values() if lease.id not in told])
 
     async def flush(self, seconds: float) -> None:
         """Settle all that is left, within that time and come what may; `unsettled` says what stayed."""

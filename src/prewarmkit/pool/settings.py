@@ -65,6 +65,10 @@ class PoolSettings:
         failure_ttl_seconds: How long a final failure answers `PrewarmPool.warm` without a new try.
         lookup_cache_seconds: Longest life of a handle in the process's own cache; 0 turns it off.
         down_seconds: First pause of a target that is down; it doubles up to five minutes.
+        breaker_failures: Attempts in a row that fail for no medium's fault before their target counts as
+            down; 0: never.
+        deadline_seconds: Longest time that an attempt may take in all.
+        adaptive: Whether the pool finds out how many media each target takes at once, up to ``concurrency``.
         autostart: Whether entering the pool starts its workers.
     """
 
@@ -80,6 +84,9 @@ class PoolSettings:
     failure_ttl_seconds: float = field(default=30.0, validator=_at_least(0))
     lookup_cache_seconds: float = field(default=5.0, validator=_at_least(0))
     down_seconds: float = field(default=30.0, validator=_above_zero)
+    breaker_failures: int = field(default=20, validator=_whole(0))
+    deadline_seconds: float = field(default=900.0, validator=_above_zero)
+    adaptive: bool = False
     autostart: bool = True
 
     @classmethod

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from typing import Final, Literal
 
-from attrs import frozen
+from attrs import define, evolve, frozen
 
-from prewarmkit.errors import NotFound, RateLimited, SourceMissing, TargetDown, TargetFailure
+from prewarmkit.errors import NotFound, RateLimited, SourceMissing, TargetDown, TargetFailure, Transient
 from prewarmkit.media import Warmed
 from prewarmkit.pool.settings import PoolSettings
 from prewarmkit.stores.base import Failed, Lease, Outcome, Retry, Succeeded
@@ -38,7 +38,7 @@ class Pause:
     is_down: bool
 
 
-@frozen
+@define
 class Verdict:
     """What follows from one attempt.
 
@@ -47,12 +47,15 @@ class Verdict:
         label: Which figure it counts in.
         pause: Whether the target as a whole rests.
         is_bug: Whether the target broke its contract, which the log should show.
+        is_targets_fault: Whether it failed for what is no medium's fault: enough of these in a row
+            mean that the target is broken.
     """
 
     outcome: Outcome
     label: Literal["succeeded", "failed", "retried", "deferred"]
     pause: Pause | None = None
     is_bug: bool = False
+    is_targets_fault: bool = False
 
 
 def judge(
@@ -64,6 +67,8 @@ def judge(
     is_awaited: bool = False,
     weak_tries: int = 0,
     downs: int = 0,
+    failures: int = 0,
+    is_probe: bool = False,
 ) -> Verdict:
     """Judge one attempt.
 
@@ -75,20 +80,45 @@ def judge(
         is_awaited: Whether a caller waits for it: the first retries come within seconds.
         weak_tries: Weak results so far, this one not counted.
         downs: Times in a row that the target was found down.
+        failures: Attempts in a row, before this one, that failed for what is no medium's fault.
+        is_probe: Whether this attempt asks if a target that was down works again.
     """
     if isinstance(result, Warmed):
         return _judge_warmed(lease, result, settings, weak_tries)
     if isinstance(result, NotFound):
         result = SourceMissing(_text(result))  # a target that did not translate its source's errors
-    if not isinstance(result, TargetFailure):
-        reason = _short(f"error: {type(result).__name__}: {_text(result)}")
-        return _retry(lease, reason, settings, jitter, is_awaited=is_awaited, is_bug=True)
-    reason = _short(f"{result.reason}: {_text(result)}")
-    if result.is_final:
-        return Verdict(Failed(lease, reason), "failed")
-    if result.spends_attempt:
-        return _retry(lease, reason, settings, jitter, is_awaited=is_awaited)
-    return _defer(lease, result, reason, settings, downs)
+    is_bug = not isinstance(result, TargetFailure)
+    name = result.reason if isinstance(result, TargetFailure) else f"error: {type(result).__name__}"
+    reason = _short(f"{name}: {_text(result)}")
+    if isinstance(result, TargetFailure):
+        if result.is_final:
+            return Verdict(Failed(lease, reason), "failed")
+        if not result.spends_attempt:
+            return _defer(lease, result, reason, settings, downs)
+    verdict = _retry(lease, reason, settings, jitter, is_awaited=is_awaited, is_bug=is_bug)
+    if is_bug or isinstance(result, Transient):
+        return _blame(verdict, reason, settings, downs=downs, failures=failures, is_probe=is_probe)
+    return verdict  # this medium's own trouble
+
+
+def _blame(
+    verdict: Verdict, reason: str, settings: PoolSettings, *, downs: int, failures: int, is_probe: bool
+) -> Verdict:
+    """A failure that may be the target's: the circuit opens after enough of them, and at once after a probe's."""
+    if is_probe:
+        # It asked for all the others; the next probe may be it again, and must not fail for that.
+        pause = Pause(_down_seconds(settings, downs), reason, is_down=True)
+        put_off = Retry(verdict.outcome.lease, 0.0, reason, refund=True)
+        return evolve(verdict, outcome=put_off, label="deferred", pause=pause)
+    if not settings.breaker_failures or failures + 1 < settings.breaker_failures:
+        return evolve(verdict, is_targets_fault=True)
+    told = _short(f"broken: {failures + 1} attempts in a row failed; the last one: {reason}")
+    pause = Pause(_down_seconds(settings, downs), told, is_down=True)
+    return evolve(verdict, is_targets_fault=True, pause=pause)
+
+
+def _down_seconds(settings: PoolSettings, downs: int) -> float:
+    return min(settings.down_seconds * 2.0 ** min(downs, _MOST_DOUBLINGS), _LONGEST_DOWN_SECONDS)
 
 
 def _judge_warmed(lease: Lease, warmed: Warmed, settings: PoolSettings, weak_tries: int) -> Verdict:
@@ -125,8 +155,7 @@ def _retry(
 def _defer(lease: Lease, failure: TargetFailure, reason: str, settings: PoolSettings, downs: int) -> Verdict:
     """Put off at no attempt's cost; what concerns the target pauses the target, not the job."""
     if isinstance(failure, TargetDown):
-        usual = min(settings.down_seconds * 2 ** min(downs, _MOST_DOUBLINGS), _LONGEST_DOWN_SECONDS)
-        pause = Pause(_asked_seconds(failure, usual), reason, is_down=True)
+        pause = Pause(_asked_seconds(failure, _down_seconds(settings, downs)), reason, is_down=True)
         return Verdict(Retry(lease, 0.0, reason, refund=True), "deferred", pause)
     asked = _asked_seconds(failure, _SCOPE_RETRY_SECONDS)
     if isinstance(failure, RateLimited) and getattr(failure, "scope", "target") == "target":

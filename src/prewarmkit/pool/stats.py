@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -114,6 +115,7 @@ class PoolStats:
 _GROWTH = math.log(1.1)
 _SMALLEST = 1e-5
 _BUCKETS = 250  # 10 µs times 1.1 to the 250th: 62 hours
+_BOUNDS = [_SMALLEST * math.exp(at * _GROWTH) for at in range(1, _BUCKETS)]  # each the end of a bucket
 
 
 @define
@@ -126,8 +128,7 @@ class Histogram:
 
     def add(self, seconds: float) -> None:
         """Count one span."""
-        at = 0 if seconds <= _SMALLEST else min(int(math.log(seconds / _SMALLEST) / _GROWTH), _BUCKETS - 1)
-        self._buckets[at] += 1
+        self._buckets[bisect_left(_BOUNDS, seconds)] += 1
         self._count += 1
         self._max = max(self._max, seconds)
 
@@ -172,14 +173,14 @@ class Recorder:
         if rows:
             self._leases.append(rows)
 
-    def succeeded(self, target: str) -> None:
-        """A medium is warm."""
-        self.count("succeeded", target=target)
+    def succeeded(self, target: str, media: int = 1) -> None:
+        """Media are warm."""
+        self.count("succeeded", media, target=target)
         second = math.floor(self.clock())
         if self._seconds and self._seconds[-1][0] == second:
-            self._seconds[-1][1] += 1
+            self._seconds[-1][1] += media
         else:
-            self._seconds.append([second, 1])
+            self._seconds.append([second, media])
             self._forget(second)
 
     def throughput_per_min(self) -> float:

@@ -38,7 +38,7 @@ WITH settled AS (
                 $8::text[], $9::text[], $10::float8[]) WITH ORDINALITY
          AS o (target, media_key, kind, token, handle, handle_kind, unique_id, weak, details, expires, n)
     WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind
-      AND m.state = 'warming' AND m.token = o.token
+      AND coalesce(m.state, '') = 'warming' AND m.token = o.token
     RETURNING o.n, m.target, m.kind, m.sha256, m.handle, m.handle_kind, m.unique_id, m.weak, m.details,
               m.expires_at
 ), shared AS (
@@ -71,7 +71,7 @@ SET state = 'pending', due_at = statement_timestamp() + o.delay * interval '1 se
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::float8[], $6::text[], $7::smallint[])
      WITH ORDINALITY AS o (target, media_key, kind, token, delay, reason, refund, n)
 WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind
-  AND m.state = 'warming' AND m.token = o.token
+  AND coalesce(m.state, '') = 'warming' AND m.token = o.token
 RETURNING o.n;
 
 -- name: fail
@@ -82,7 +82,7 @@ SET state = 'failed', reason = o.reason, leased_at = NULL, lease_until = NULL,
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[])
      WITH ORDINALITY AS o (target, media_key, kind, token, reason, n)
 WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind
-  AND m.state = 'warming' AND m.token = o.token
+  AND coalesce(m.state, '') = 'warming' AND m.token = o.token
 RETURNING o.n;
 
 -- name: sweep
@@ -240,7 +240,7 @@ WITH held AS MATERIALIZED (
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
          WITH ORDINALITY AS o (target, media_key, kind, token, n)
     JOIN {schema}.media_cache AS m ON m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind
-    WHERE m.state = 'warming' AND m.token = o.token
+    WHERE coalesce(m.state, '') = 'warming' AND m.token = o.token
 ), free AS MATERIALIZED (
     SELECT m.ctid AS place FROM held JOIN {schema}.media_cache AS m ON m.ctid = held.place
     FOR NO KEY UPDATE OF m SKIP LOCKED
@@ -258,5 +258,5 @@ SET lease_until = statement_timestamp() + $5::float8 * interval '1 second'
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
      WITH ORDINALITY AS o (target, media_key, kind, token, n)
 WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind
-  AND m.state = 'warming' AND m.token = o.token
+  AND coalesce(m.state, '') = 'warming' AND m.token = o.token
 RETURNING o.n;
