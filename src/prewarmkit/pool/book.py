@@ -10,7 +10,6 @@ import anyio
 from attrs import define, field
 
 from prewarmkit.errors import ConfigurationError, TargetRequired, UnknownTarget
-from prewarmkit.pool.adaptive import AdaptiveLimit
 from prewarmkit.pool.health import Health
 from prewarmkit.pool.state import Pause
 from prewarmkit.targets.base import WarmTarget
@@ -42,7 +41,7 @@ class TargetBook:
 
     clock: Callable[[], float]
     on_new: Callable[[WarmTarget], None]
-    new_limit: Callable[[], AdaptiveLimit | None] = lambda: None
+    new_health: Callable[[], Health]
     _healths: dict[str, Health] = field(init=False, factory=dict[str, Health])
     _by_id: dict[str, WarmTarget] = field(init=False, factory=dict[str, WarmTarget])
     _resolver: TargetResolver | None = field(init=False, default=None)
@@ -77,7 +76,7 @@ class TargetBook:
             )
         self.on_new(target)  # first: one that cannot be bound is not known
         self._by_id[target.id] = target
-        self._healths[target.id] = Health(self.clock, self.new_limit())
+        self._healths[target.id] = self.new_health()
 
     @property
     def ids(self) -> list[str]:

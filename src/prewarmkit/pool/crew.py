@@ -41,6 +41,7 @@ class Crew:
         settle: Gets each verdict and the seconds it took.
         is_eager: Whether the store should be told now: a worker then lets the pump run.
         concurrency: Most media at once.
+        live_workers: How many of these are kept for live media.
         is_closed: Nothing new is begun: paused, or stopping.
     """
 
@@ -49,6 +50,7 @@ class Crew:
     settle: Callable[[Verdict, float], None]
     is_eager: Callable[[], bool]
     concurrency: int
+    live_workers: int = 0
     is_closed: bool = field(init=False, default=False)
     busy: int = field(init=False, default=0)
     _group: TaskGroup | None = field(init=False, default=None)
@@ -119,7 +121,7 @@ class Crew:
             self._called = None
         if self.is_closed or self.busy >= self.concurrency:
             return None
-        place = self.rack.take()
+        place = self.rack.take(only_live=self.busy >= self.concurrency - self.live_workers)
         if place is not None:
             self._begin(worker, place)
             if len(self.rack):

@@ -22,6 +22,7 @@ __all__ = ["Demand"]
 # Leases for each worker: one that it has, and others that it finds while the store is asked for more.
 _FEWEST_LEASES, _MOST_LEASES = 2, 8
 _SOONEST_SECONDS = 0.005
+_SHARE_SECONDS = 1.0
 
 
 @define(eq=False)
@@ -127,6 +128,8 @@ class Demand:
             waits.append(max(self._dry_until - self.core.clock(), 0.0))
         if (awake := self.core.book.next_awake()) is not None:
             waits.append(awake + 0.001)
+        if len(self.rack):
+            waits.append(_SHARE_SECONDS)  # what lies there may be waiting for a larger share
         return min(waits)
 
     def _jittered(self, seconds: float) -> float:

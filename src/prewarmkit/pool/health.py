@@ -18,21 +18,21 @@ from prewarmkit.pool.state import Pause
 
 __all__ = ["Health"]
 
-_NO_BOUND = sys.maxsize
-
 
 @define(eq=False)
 class Health:
     """One target's.
 
     Attributes:
-        limit: Its adaptive bound; ``None``: it may have as many as there are workers.
+        limit: Its adaptive bound; ``None``: it has none.
+        most: Media that it may have at once, whatever else holds.
         running: Media that it has now.
         failures: Attempts in a row that failed for no medium's fault.
     """
 
     clock: Callable[[], float]
     limit: AdaptiveLimit | None = None
+    most: int = sys.maxsize
     running: int = field(init=False, default=0)
     failures: int = field(init=False, default=0)
     _until: float = field(init=False, default=0.0)
@@ -48,7 +48,7 @@ class Health:
                 return 0
             if self._is_down:
                 return 1 if self._probe is None else 0
-        return _NO_BOUND if self.limit is None else self.limit.whole - self.running
+        return (self.most if self.limit is None else min(self.most, self.limit.whole)) - self.running
 
     @property
     def is_half_open(self) -> bool:

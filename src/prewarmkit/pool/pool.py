@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
@@ -9,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+from attrs import evolve
 
 from prewarmkit.errors import PoolClosed
 from prewarmkit.media import Handle, Media, MediaKind, seconds_of
@@ -18,6 +20,7 @@ from prewarmkit.pool.cache import HandleCache
 from prewarmkit.pool.core import Core, EventSink, OnEvent
 from prewarmkit.pool.desk import Asked, Desk
 from prewarmkit.pool.figures import figures_of
+from prewarmkit.pool.health import Health
 from prewarmkit.pool.life import BatchReport, Life, StopReport
 from prewarmkit.pool.pump import Pump
 from prewarmkit.pool.settings import PoolSettings
@@ -69,7 +72,7 @@ class PrewarmPool:
             store=MemoryStore() if store is None else store,
             settings=settings,
             clock=clock,
-            book=TargetBook(clock, self._bind, self._new_limit),
+            book=TargetBook(clock, self._bind, self._new_health),
             recorder=recorder,
             events=EventSink(on_event, recorder),
             cache=HandleCache(clock, settings.lookup_cache_seconds),
@@ -138,8 +141,10 @@ class PrewarmPool:
             store = self._core.store
             bind(Services(store.budget(target.id), store.state(target.id), self._core.events.emit))
 
-    def _new_limit(self) -> AdaptiveLimit | None:
-        return AdaptiveLimit(self._most) if self._core.settings.adaptive else None
+    def _new_health(self) -> Health:
+        settings = self._core.settings
+        limit = AdaptiveLimit(self._most) if settings.adaptive else None
+        return Health(self._core.clock, limit, settings.target_concurrency or sys.maxsize)
 
     def _check_entered(self) -> None:
         if not self._is_entered:
@@ -175,7 +180,9 @@ class PrewarmPool:
         Raises:
             InvalidSetting: It is below 1.
         """
-        self._most = self._pump.crew.concurrency = PoolSettings(concurrency=concurrency).concurrency
+        self._most = self._pump.crew.concurrency = evolve(
+            self._core.settings, concurrency=concurrency
+        ).concurrency
         for id_ in self._core.book.ids:
             if (limit := self._core.book.health(id_).limit) is not None:
                 limit.most = self._most

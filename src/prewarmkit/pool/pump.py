@@ -64,7 +64,14 @@ class Pump:
         core = self.core
         # Room for every lease ahead and the few that somebody waits for; the demand keeps to it.
         self.rack = Rack(core.settings.max_queue + 64, core.book.health)
-        self.crew = Crew(self.rack, Attempts(core), self.settle, self._is_eager, core.settings.concurrency)
+        self.crew = Crew(
+            self.rack,
+            Attempts(core),
+            self.settle,
+            self._is_eager,
+            core.settings.concurrency,
+            core.settings.live_workers,
+        )
         self.demand = Demand(core, self.rack, self.crew, self.held, self._outbox)
 
     # ── turns ────────────────────────────────────────────────────────────────
@@ -87,6 +94,7 @@ class Pump:
         demand.learn(asked, wanted=lease, came=came, hints=hints, next_due=turn.next_due)
         self._apply(batch, turn.lost)
         self._stock(turn.leased)
+        self.rack.reckon(self.crew.concurrency, core.clock())
         core.recorder.pending = turn.pending + self._at_rest[1]
         self.turned.ring()
         return came

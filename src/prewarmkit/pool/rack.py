@@ -2,12 +2,15 @@
 
 A shelf is a `RingQueue` of two lanes: live media, for which somebody waits now, and all
 others. Inside a lane the order is the store's, which knows priorities and ages. Between
-targets the one with the fewest workers goes first, so a slow target ends with its fair
-share of them and not with all.
+targets the one with the fewest workers goes first, and while several want workers none has
+more than its share of them: one that is slow would end with all, since a worker that it
+has got comes back late.
 """
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable
 from operator import itemgetter
 
@@ -24,6 +27,7 @@ Place = tuple[Lease, float]
 """A lease, and when it came, by the pool's clock."""
 
 _LIVE_IN_A_ROW = 7  # then something else goes, if there is something: live work gets most, never all
+_WANTS_SECONDS = 1.0  # so long a target that has just had leases is taken to want more
 
 _lease_of: Callable[[Place], Lease] = itemgetter(0)
 
@@ -42,6 +46,7 @@ class Shelf:
         live: How many of them are live.
         held: All leases of this target that are not settled, those included that a worker has.
         served: When it was last chosen, as a count.
+        stocked_at: When a lease of it last came.
     """
 
     health: Health
@@ -49,9 +54,11 @@ class Shelf:
     live: int = 0
     held: int = 0
     served: int = 0
+    stocked_at: float = -math.inf
 
     def put(self, place: Place) -> None:
         """Add one."""
+        self.stocked_at = place[1]
         is_live = place[0].priority == LIVE_PRIORITY
         if self.ring.enqueue_nowait(place, 0 if is_live else 1):
             self.live += is_live
@@ -75,10 +82,12 @@ class Rack:
     Attributes:
         size: Most leases that a shelf may hold; the pump keeps to its bounds well before.
         health_of: How a target is.
+        share: Workers that one target may have, while others want some too.
     """
 
     size: int
     health_of: Callable[[str], Health]
+    share: int = field(init=False, default=sys.maxsize)
     shelves: dict[str, Shelf] = field(init=False, factory=dict[str, Shelf])
     _stocked: dict[str, Shelf] = field(init=False, factory=dict[str, Shelf])
     _count: int = field(init=False, default=0)
@@ -110,17 +119,25 @@ class Rack:
         self._count += 1
         return shelf
 
-    def take(self) -> Place | None:
+    def reckon(self, workers: int, now: float) -> None:
+        """Find out anew which share of the workers a target may have."""
+        wanting = sum(
+            bool(shelf.held or now - shelf.stocked_at < _WANTS_SECONDS) and shelf.health.resting() is None
+            for shelf in self.shelves.values()
+        )
+        self.share = sys.maxsize if wanting < 2 else -(-workers // wanting)  # noqa: PLR2004 - alone, or not
+
+    def take(self, *, only_live: bool = False) -> Place | None:
         """The next lease whose target may have it; ``None``: there is none."""
         stocked = self._stocked
         if not stocked:
             return None
         if len(stocked) == 1:
             [shelf] = stocked.values()
-            if shelf.health.room() <= 0:
+            if not self._may_have(shelf, only_live=only_live):
                 return None
         else:
-            chosen = self._choose()
+            chosen = self._choose(only_live=only_live)
             if chosen is None:
                 return None
             shelf = chosen
@@ -130,13 +147,17 @@ class Rack:
             del stocked[place[0].id.target]
         return place
 
-    def _choose(self) -> Shelf | None:
+    def _may_have(self, shelf: Shelf, *, only_live: bool) -> bool:
+        health = shelf.health
+        return health.running < self.share and health.room() > 0 and (not only_live or shelf.live > 0)
+
+    def _choose(self, *, only_live: bool) -> Shelf | None:
         """Live work first, but not always; then the target with the fewest workers, then the one that waited longest."""
         is_live_over = self._live_in_a_row >= _LIVE_IN_A_ROW
         best: tuple[bool, int, int] | None = None
         chosen: Shelf | None = None
         for shelf in self._stocked.values():
-            if shelf.health.room() <= 0:
+            if not self._may_have(shelf, only_live=only_live):
                 continue
             is_behind = shelf.live == len(shelf.ring) if is_live_over else not shelf.live
             rank = (is_behind, shelf.health.running, shelf.served)

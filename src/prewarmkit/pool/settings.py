@@ -68,6 +68,9 @@ class PoolSettings:
         breaker_failures: Attempts in a row that fail for no medium's fault before their target counts as
             down; 0: never.
         deadline_seconds: Longest time that an attempt may take in all.
+        target_concurrency: Media that one target may have at once, however idle the others are: one that hangs
+            then leaves the rest of the workers alone. ``None``: as many as there are.
+        live_workers: Workers kept for media that somebody waits for (`PrewarmPool.warm`, `PrewarmPool.require`).
         adaptive: Whether the pool finds out how many media each target takes at once, up to ``concurrency``.
         autostart: Whether entering the pool starts its workers.
     """
@@ -86,8 +89,17 @@ class PoolSettings:
     down_seconds: float = field(default=30.0, validator=_above_zero)
     breaker_failures: int = field(default=20, validator=_whole(0))
     deadline_seconds: float = field(default=900.0, validator=_above_zero)
+    target_concurrency: int | None = field(default=None, validator=attrs.validators.optional(_whole(1)))
+    live_workers: int = field(default=0, validator=_whole(0))
     adaptive: bool = False
     autostart: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        if self.live_workers >= self.concurrency:
+            raise InvalidSetting(
+                f"live_workers must be less than concurrency, which is {self.concurrency}, not {self.live_workers!r}:"
+                " nobody would be left for the others."
+            )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
