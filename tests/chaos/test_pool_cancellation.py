@@ -223,7 +223,8 @@ async def test_a_cancellation_that_comes_too_late_does_not_meet_the_next_medium(
         pump = pool._pump  # pyright: ignore[reportPrivateUsage]  # to do both at once
         gate.set()
         pump.drop([lease for lease in pump.held.values() if lease.id.key == "a"])
-        await pool.warm("c", timeout=5)
-        assert target.calls == ["a", "b", "c"]
+        for key in "bc":
+            await pool.warm(key, timeout=5)
+        assert sorted(target.calls) == ["a", "b", "c"]
         stats = pool.stats()
         assert (stats.succeeded, stats.deferred, stats.retried) == (2, 0, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from waiting import eventually
 
 from prewarmkit import (
     ConfigurationError,
@@ -40,12 +41,6 @@ pytestmark = pytest.mark.anyio
 
 FAST = PoolSettings(retry_base_seconds=0.02, poll_interval_seconds=0.05, down_seconds=0.1)
 IDLE = PoolSettings(autostart=False)
-
-
-async def eventually(condition: Callable[[], bool], timeout: float = 3.0) -> None:
-    with anyio.fail_after(timeout):
-        while not condition():  # noqa: ASYNC110 - conditions of all kinds, from outside
-            await anyio.sleep(0.005)
 
 
 # ── the main job ─────────────────────────────────────────────────────────────

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import anyio
 import pytest
+from waiting import eventually
 
 from prewarmkit import Media, MediaKind, PoolSettings, PrewarmPool, TargetDown
 from prewarmkit.media import Warmed
@@ -23,13 +23,6 @@ from prewarmkit.stores.base import Lease, MediaId
 from prewarmkit.targets import RateLimited, SourceMissing, Transient
 from prewarmkit.testing.clock import FakeClock
 from prewarmkit.testing.stand_ins import ScriptedTarget, UnreadSource
-
-
-async def until(condition: Callable[[], bool], timeout: float = 5.0) -> None:
-    with anyio.fail_after(timeout):
-        while not condition():  # noqa: ASYNC110 - conditions of all kinds, from outside
-            await anyio.sleep(0.002)
-
 
 # ── the circuit ──────────────────────────────────────────────────────────────
 
@@ -94,12 +87,12 @@ async def test_a_target_that_was_down_is_asked_by_one_medium_before_all_the_othe
     settings = PoolSettings(concurrency=8, down_seconds=0.1, poll_interval_seconds=0.05)
     async with PrewarmPool(source, target, settings=settings) as pool:
         await pool.enqueue_many(map(str, range(20)))
-        await until(lambda: pool.stats().targets["bot"].is_down)
+        await eventually(lambda: pool.stats().targets["bot"].is_down)
         target.calls.clear()
-        await until(lambda: len(target.calls) == 1)  # the probe, which finds it down still
+        await eventually(lambda: len(target.calls) == 1)  # the probe, which finds it down still
         target.gate = anyio.Event()
         state["down"] = False
-        await until(lambda: len(target.calls) == 2)
+        await eventually(lambda: len(target.calls) == 2)
         await anyio.sleep(0.1)
         assert len(target.calls) == 2  # the next one waits at the gate, and nobody beside it
         target.most_at_once = 0
@@ -126,7 +119,7 @@ async def test_a_broken_target_rests_before_its_media_run_out_of_attempts(
         await pool.enqueue_many(map(str, range(30)))
         with pytest.raises(TargetDown, match="4 attempts in a row failed"):
             await pool.warm("live", timeout=5)
-        await until(lambda: sum(isinstance(event, TargetPaused) for event in events) >= 3)
+        await eventually(lambda: sum(isinstance(event, TargetPaused) for event in events) >= 3)
         assert len(target.calls) <= 4 + 1 + 10  # the four, one beside them, the probes
         state["broken"] = False
         await pool.join(timeout=10)
@@ -208,7 +201,7 @@ async def test_a_pool_finds_out_how_many_a_target_takes(source: UnreadSource, ta
     settings = PoolSettings(concurrency=32, adaptive=True, poll_interval_seconds=0.05)
     async with PrewarmPool(source, target, settings=settings) as pool:
         await pool.enqueue_many(map(str, range(150)))
-        await until(lambda: pool.stats().succeeded > 80, timeout=20)
+        await eventually(lambda: pool.stats().succeeded > 80, timeout=20)
         target.most_at_once = 0
         before = pool.stats().deferred
         await pool.join(timeout=20)
@@ -301,11 +294,11 @@ async def test_a_slow_target_does_not_take_every_worker(source: UnreadSource) ->
     settings = PoolSettings(concurrency=4, poll_interval_seconds=0.1)
     async with PrewarmPool(source, [slow, fast], settings=settings) as pool:
         await pool.enqueue_many(map(str, range(100)), target="fast")
-        await until(lambda: len(fast.calls) > 3)
+        await eventually(lambda: len(fast.calls) > 3)
         await pool.enqueue_many(map(str, range(100)), target="slow")
-        await until(lambda: pool.stats().targets["fast"].succeeded == 100)
+        await eventually(lambda: pool.stats().targets["fast"].succeeded == 100)
         assert slow.most_at_once == 2
-        await until(lambda: slow.running == 4)  # nobody else wants them now
+        await eventually(lambda: slow.running == 4)  # nobody else wants them now
         assert slow.gate is not None
         slow.gate.set()
         await pool.join(timeout=10)
@@ -332,7 +325,7 @@ async def test_a_limited_target_costs_the_others_nothing(source: UnreadSource) -
                 await pool.enqueue_many(map(str, range(200)), target="limited")
             began = anyio.current_time()
             await pool.start()
-            await until(partial(is_done, pool), timeout=20)
+            await eventually(partial(is_done, pool), timeout=20)
             rates.append(200 / (anyio.current_time() - began))
     alone, beside = rates
     assert beside > 0.9 * alone  # 0.95 on a quiet machine: the long form measures it

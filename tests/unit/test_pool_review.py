@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from waiting import eventually
 
 from prewarmkit import (
     Enqueued,
@@ -38,12 +39,6 @@ FAST = PoolSettings(retry_base_seconds=0.02, poll_interval_seconds=0.05, down_se
 IDLE = PoolSettings(autostart=False)
 
 
-async def until(condition: Callable[[], bool], timeout: float = 3.0) -> None:
-    with anyio.fail_after(timeout):
-        while not condition():  # noqa: ASYNC110 - conditions of all kinds, from outside
-            await anyio.sleep(0.005)
-
-
 def lease_of(attempt: int = 1) -> Lease:
     return Lease(MediaId("bot", "k", MediaKind.PHOTO), 1, attempt, Media("k"))
 
@@ -65,7 +60,7 @@ async def test_a_push_that_began_before_a_rest_does_not_end_it(
     target.act = push
     async with PrewarmPool(source, target) as pool:
         await pool.enqueue_many(["slow", "limited"])
-        await until(lambda: pool.stats().succeeded > 0)
+        await eventually(lambda: pool.stats().succeeded > 0)
         await anyio.sleep(0.05)
         assert pool.stats().targets["bot"].paused_for > 55
         assert target.calls.count("limited") == 1
@@ -78,9 +73,9 @@ async def test_the_first_rest_of_a_target_that_is_down_is_not_doubled_by_its_wor
     target.script, target.gate = lambda _media, _nth: TargetDown("revoked"), anyio.Event()
     async with PrewarmPool(source, target, settings=PoolSettings(down_seconds=30)) as pool:
         await pool.enqueue_many(map(str, range(5)))
-        await until(lambda: target.running == 5)
+        await eventually(lambda: target.running == 5)
         target.gate.set()
-        await until(lambda: pool.stats().deferred == 5)
+        await eventually(lambda: pool.stats().deferred == 5)
         assert 25 < pool.stats().targets["bot"].paused_for <= 30
 
 
@@ -96,7 +91,7 @@ async def test_a_shorter_rest_neither_ends_nor_renames_a_longer_one(
     target.act = push
     async with PrewarmPool(source, target) as pool:
         await pool.enqueue_many(["late", "down"])
-        await until(lambda: pool.stats().deferred == 2)
+        await eventually(lambda: pool.stats().deferred == 2)
         assert pool.stats().targets["bot"].is_down
 
 
@@ -167,7 +162,7 @@ async def test_nothing_that_a_target_says_ends_the_pool(
     async with SqliteStore(tmp_path / "p.db") as store:
         async with PrewarmPool(source, target, store, settings=FAST) as pool:
             await pool.enqueue("odd")
-            await until(lambda: pool.stats().deferred + pool.stats().failed > 0)
+            await eventually(lambda: pool.stats().deferred + pool.stats().failed > 0)
             assert pool.stats().running
             assert pool.stats().succeeded == 0
         [row] = await store.list()
@@ -518,11 +513,11 @@ async def test_a_live_request_that_comes_during_a_turn_is_leased_with_the_next(
     target.gate = anyio.Event()
     async with PrewarmPool(source, target, Slow(), settings=PoolSettings(concurrency=1)) as pool:
         await pool.enqueue_many(map(str, range(9)))
-        await until(lambda: len(rooms) >= 2)
+        await eventually(lambda: len(rooms) >= 2)
         with pytest.raises(WarmTimeout):
             await pool.warm("live", timeout=0)
         go.set()
-        await until(lambda: "live" in leased)
+        await eventually(lambda: "live" in leased)
         target.gate.set()
         await pool.stop()
 

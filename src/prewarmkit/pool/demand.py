@@ -47,6 +47,7 @@ class Demand:
     hints: int = field(init=False, default=0)
     _dry: set[str] = field(init=False, factory=set[str])
     _dry_until: float = field(init=False, default=math.inf)
+    _soonest: float = field(init=False, default=_SOONEST_SECONDS)
     _leases: int = field(init=False, default=_FEWEST_LEASES)
     _dice: random.Random = field(init=False, factory=random.Random)
 
@@ -111,8 +112,11 @@ class Demand:
         now, poll = self.core.clock(), self.core.settings.poll_interval_seconds
         if self._dry_until == math.inf:
             self._dry_until = now + self._jittered(poll)
+        # What is due and does not come is locked by somebody: ask less and less often.
+        is_stuck = wanted > 0 and not came and next_due is not None and next_due <= 0
+        self._soonest = min(2 * self._soonest, poll) if is_stuck else _SOONEST_SECONDS
         if next_due is not None:
-            self._dry_until = min(self._dry_until, now + max(next_due, _SOONEST_SECONDS))
+            self._dry_until = min(self._dry_until, now + max(next_due, self._soonest))
 
     def pace(self, *, is_full: bool) -> None:
         """Lease further ahead while workers run dry during a turn, and no longer."""
