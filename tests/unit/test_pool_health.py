@@ -252,8 +252,11 @@ def test_a_target_has_no_more_than_its_share_while_others_want_workers() -> None
         healths["slow"].begin(place)
         taken += 1
     assert taken == 2
-    rack.reckon(4, 101.5)  # the fast one has wanted nothing for a while
-    assert rack.take() is not None
+    rack.reckon(4, 101.5, spare=1)  # the fast one has wanted nothing for a while
+    while (place := rack.take()) is not None:
+        healths["slow"].begin(place)
+        taken += 1
+    assert taken == 3
 
 
 def test_live_media_go_first_and_leave_a_share_to_the_others() -> None:
@@ -280,7 +283,7 @@ def test_a_lease_that_is_lost_leaves_the_rack() -> None:
         rack.put((each, 0.0))
     rack.discard(leases[0])
     rack.discard(leases[0])
-    assert (len(rack), rack.shelf("a").live) == (2, 0)
+    assert (len(rack), len(rack.shelf("a").live), len(rack.shelf("a"))) == (2, 0, 1)
     assert rack.drain("a") == [leases[1]]
     assert rack.drain("a") == []
     assert rack.drain() == [leases[2]]
@@ -289,7 +292,7 @@ def test_a_lease_that_is_lost_leaves_the_rack() -> None:
 
 @pytest.mark.anyio
 async def test_a_slow_target_does_not_take_every_worker(source: UnreadSource) -> None:
-    """Its backlog is the older one, its uploads hang: the other target goes on with half of the workers."""
+    """Its uploads hang: beside another backlog it gets half of the workers, alone all but one; a newcomer finds that one."""
     slow, fast = ScriptedTarget(id="slow", gate=anyio.Event()), ScriptedTarget(id="fast", seconds=0.001)
     settings = PoolSettings(concurrency=4, poll_interval_seconds=0.1)
     async with PrewarmPool(source, [slow, fast], settings=settings) as pool:
@@ -298,10 +301,55 @@ async def test_a_slow_target_does_not_take_every_worker(source: UnreadSource) ->
         await pool.enqueue_many(map(str, range(100)), target="slow")
         await eventually(lambda: pool.stats().targets["fast"].succeeded == 100)
         assert slow.most_at_once == 2
-        await eventually(lambda: slow.running == 4)  # nobody else wants them now
+        await eventually(lambda: slow.running == 3)
+        await pool.warm("newcomer", target="fast", timeout=2)
         assert slow.gate is not None
         slow.gate.set()
         await pool.join(timeout=10)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("most", "runs"), [(1, 1), (4, 4), (None, 3)])
+async def test_a_host_may_say_how_many_workers_a_target_gets(
+    source: UnreadSource, most: int | None, runs: int
+) -> None:
+    """A bulkhead for each target; without one the last worker is for the others. Batches keep to it too."""
+    first, second = ScriptedTarget(id="first", gate=anyio.Event()), ScriptedTarget(id="second")
+    settings = PoolSettings(concurrency=4, target_concurrency=most, poll_interval_seconds=0.1)
+    async with PrewarmPool(source, [first, second], settings=settings) as pool:
+        await pool.enqueue_many(map(str, range(20)), target="first")
+        await eventually(lambda: first.running == runs)
+        await anyio.wait_all_tasks_blocked()
+        assert first.running == runs
+        assert first.gate is not None
+        first.gate.set()
+        await pool.join(timeout=5)
+        await pool.stop()
+        first.most_at_once, first.gate, first.seconds = 0, None, 0.002
+        await pool.enqueue_many(map(str, range(20, 40)), target="first")
+        report = await pool.process_batch(20)
+        assert report.succeeded == 20
+        assert first.most_at_once <= (most or 20)
+
+
+@pytest.mark.anyio
+async def test_workers_kept_for_live_media_are_kept_and_no_more(
+    source: UnreadSource, target: ScriptedTarget
+) -> None:
+    """Two of four: background work has two at most; live work may have all, and leaves the background its place."""
+    target.gate = anyio.Event()
+    settings = PoolSettings(concurrency=4, live_workers=2)
+    async with PrewarmPool(source, target, settings=settings) as pool, anyio.create_task_group() as callers:
+        await pool.enqueue_many([f"background{n}" for n in range(10)])
+        await eventually(lambda: target.running == 2)
+        for n in range(6):
+            callers.start_soon(pool.warm, f"live{n}")
+        await eventually(lambda: target.running == 4)
+        assert [key.rstrip("0123456789") for key in target.calls] == ["background"] * 2 + ["live"] * 2
+        target.gate.set()
+        await pool.join(timeout=5)
+    with pytest.raises(ValueError, match="live_workers"):
+        PoolSettings(concurrency=2, live_workers=2)
 
 
 @pytest.mark.anyio

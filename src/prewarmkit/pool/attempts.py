@@ -17,8 +17,8 @@ from prewarmkit.errors import RateLimited, TargetDown, Transient, WarmTimeout
 from prewarmkit.media import Warmed
 from prewarmkit.pool.adaptive import AdaptiveLimit
 from prewarmkit.pool.core import Core
-from prewarmkit.pool.events import MediaStarted, TargetPaused
-from prewarmkit.pool.state import Pause, Verdict, judge
+from prewarmkit.pool.events import MediaStarted, TargetPaused, TargetResumed
+from prewarmkit.pool.state import LIVE_PRIORITY, Pause, Verdict, judge
 from prewarmkit.stores.base import Failed, Lease, MediaId, Released
 from prewarmkit.stores.rules import moment
 
@@ -90,6 +90,7 @@ class Attempts:
         lease = _lease(worker)
         worker.seconds = self.core.clock() - worker.began
         if worker.is_lost:
+            self._weak_tries.pop(lease.id, None)
             return None  # it is not ours to give back
         if worker.is_overdue:
             most = self.core.settings.deadline_seconds
@@ -116,7 +117,7 @@ class Attempts:
             result,
             core.settings,
             jitter=self._dice(),
-            is_awaited=core.flights.is_awaited(lease.id),
+            is_awaited=lease.priority == LIVE_PRIORITY or core.flights.is_awaited(lease.id),
             weak_tries=self._weak_tries.get(lease.id, 0) if self._weak_tries else 0,
             downs=health.downs(),
             failures=health.failures,
@@ -124,7 +125,8 @@ class Attempts:
         )
         if isinstance(result, Warmed):
             core.recorder.warm_latency.add(worker.seconds)
-            health.works()
+            if health.works():
+                core.events.emit(TargetResumed(target))
             if result.weak:
                 core.recorder.count("weak", target=target)
         elif verdict.is_targets_fault:
@@ -151,17 +153,20 @@ class Attempts:
         ended = worker.began + worker.seconds
         if isinstance(result, Warmed):
             limit.succeeded(began=worker.began, ended=ended, size=lease.media.size, running=running)
-        elif isinstance(result, RateLimited | Transient):
+        elif isinstance(result, Transient) or _is_of_target(result):
             limit.refused(began=worker.began, ended=ended)
 
     def _rest(self, target: str, pause: Pause) -> None:
         core = self.core
         core.book.health(target).rest(pause)
         core.events.emit(TargetPaused(target, pause.reason, pause.seconds, pause.is_down))
-        logger.warning("target %s rests for %.3g s: %s", target, pause.seconds, pause.reason)
         if pause.is_down:
             error = TargetDown(pause.reason.partition(": ")[2] or pause.reason)
             core.flights.land_all(lambda id_: error if id_.target == target else None)
+
+
+def _is_of_target(result: Warmed | Exception) -> bool:
+    return isinstance(result, RateLimited) and getattr(result, "scope", "target") == "target"
 
 
 def _lease(worker: Worker) -> Lease:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 import anyio
 from anyio.abc import TaskGroup
@@ -69,8 +68,9 @@ class Background:
         if done is not None:
             await done.wait()
         if task is not None:
-            with anyio.CancelScope(shield=True), suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait(
+                {task}
+            )  # which, unlike awaiting it, neither cancels it nor swallows a cancellation
 
     async def _run(self, main: Callable[[], Awaitable[None]], done: anyio.Event) -> None:
         try:

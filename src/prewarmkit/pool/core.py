@@ -16,12 +16,13 @@ from prewarmkit.pool.book import TargetBook
 from prewarmkit.pool.cache import HandleCache
 from prewarmkit.pool.events import PoolEvent
 from prewarmkit.pool.flights import Flights
+from prewarmkit.pool.log import log_event
 from prewarmkit.pool.settings import PoolSettings
 from prewarmkit.pool.stats import Recorder
 from prewarmkit.sources.base import MediaSource
 from prewarmkit.stores.base import MediaStore
 
-__all__ = ["Bell", "Core", "EventSink", "OnEvent"]
+__all__ = ["Bell", "Core", "EventSink", "OnEvent", "Tide"]
 
 logger = logging.getLogger("prewarmkit.pool")
 
@@ -56,6 +57,22 @@ class Bell:
 
 
 @define(eq=False)
+class Tide:
+    """Wakes everybody who waits for the next one."""
+
+    _event: anyio.Event = field(init=False, factory=anyio.Event)
+
+    def turn(self) -> None:
+        """It turns now."""
+        self._event.set()
+        self._event = anyio.Event()
+
+    def next(self) -> anyio.Event:
+        """Set when it turns next; ask before looking at what it changes."""
+        return self._event
+
+
+@define(eq=False)
 class EventSink:
     """Hands events to the host's callback; what that does can neither stop nor stall the pool.
 
@@ -65,7 +82,10 @@ class EventSink:
 
     callback: OnEvent | None
     recorder: Recorder
-    _waiting: deque[Any] = field(init=False, factory=deque[Any])
+    pool: str
+    _waiting: deque[tuple[Any, Awaitable[None] | None]] = field(
+        init=False, factory=deque[tuple[Any, Awaitable[None] | None]]
+    )
     _is_closing: bool = field(init=False, default=False)
     _bell: Bell = field(init=False, factory=Bell)
     _is_async: bool = field(init=False, default=False)
@@ -76,27 +96,35 @@ class EventSink:
 
     @property
     def is_heard(self) -> bool:
-        """Whether anybody listens: else an event need not even be made."""
-        return self.callback is not None
+        """Whether anybody listens: else what happens to every medium need not even be made an event."""
+        return self.callback is not None or logger.isEnabledFor(logging.DEBUG)
 
     def emit(self, event: PoolEvent | Any) -> None:
         """Hand over one event."""
+        log_event(self.pool, event)
         if self.callback is None:
             return
-        if not self._is_async:
-            self._call(event)
-        elif len(self._waiting) < _MOST_EVENTS_WAITING:
-            self._waiting.append(event)
+        if self._is_async:
+            self._put_off(event, None)
+        elif (answer := self._call(event)) is not None:
+            self._put_off(event, answer)  # a plain function that gives a coroutine: a partial, a lambda
+
+    def _put_off(self, event: Any, answer: Awaitable[None] | None) -> None:
+        if len(self._waiting) < _MOST_EVENTS_WAITING:
+            self._waiting.append((event, answer))
             self._bell.ring()
         else:
             self.recorder.count("dropped_events")
+            _drop(answer)
 
-    def _call(self, event: Any) -> Any:
+    def _call(self, event: Any) -> Awaitable[None] | None:
         try:
-            return self.callback(event) if self.callback is not None else None
-        except Exception:
+            answer = self.callback(event) if self.callback is not None else None
+        # A function cannot be cancelled; one that raises that of a task of its own must not end the pool's.
+        except (Exception, anyio.get_cancelled_exc_class()):
             logger.exception("on_event failed for %s", type(event).__name__)
             return None
+        return answer if inspect.isawaitable(answer) else None
 
     def open(self) -> None:
         """Make ready for `serve`."""
@@ -116,11 +144,30 @@ class EventSink:
 
     async def _drain(self) -> None:
         while self._waiting:
-            event = self._waiting.popleft()
+            event, answer = self._waiting.popleft()
+            answer = self._call(event) if answer is None else answer
             try:
-                await self._call(event)
+                if answer is not None:
+                    await answer
             except Exception:
                 logger.exception("on_event failed for %s", type(event).__name__)
+            except anyio.get_cancelled_exc_class():
+                if anyio.current_effective_deadline() == -math.inf:
+                    raise
+                logger.exception("on_event was cancelled from within for %s", type(event).__name__)
+
+    def discard(self) -> None:
+        """Count what nobody will take any more."""
+        if self._waiting:
+            self.recorder.count("dropped_events", len(self._waiting))
+        while self._waiting:
+            _drop(self._waiting.popleft()[1])
+
+
+def _drop(answer: Awaitable[None] | None) -> None:
+    """Let a coroutine go that will not be run."""
+    if inspect.iscoroutine(answer):
+        answer.close()
 
 
 @define(eq=False)

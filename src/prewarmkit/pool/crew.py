@@ -22,7 +22,7 @@ from attrs import define, field
 
 from prewarmkit.pool.attempts import Attempts, Worker
 from prewarmkit.pool.rack import Place, Rack
-from prewarmkit.pool.state import Verdict
+from prewarmkit.pool.state import LIVE_PRIORITY, Verdict
 from prewarmkit.stores.base import Lease, MediaId
 
 __all__ = ["Crew"]
@@ -53,6 +53,7 @@ class Crew:
     live_workers: int = 0
     is_closed: bool = field(init=False, default=False)
     busy: int = field(init=False, default=0)
+    _background: int = field(init=False, default=0)
     _group: TaskGroup | None = field(init=False, default=None)
     _workers: set[Worker] = field(init=False, factory=set[Worker])
     _running: dict[MediaId, Worker] = field(init=False, factory=dict[MediaId, Worker])
@@ -121,7 +122,7 @@ class Crew:
             self._called = None
         if self.is_closed or self.busy >= self.concurrency:
             return None
-        place = self.rack.take(only_live=self.busy >= self.concurrency - self.live_workers)
+        place = self.rack.take(only_live=self._background >= self.concurrency - self.live_workers)
         if place is not None:
             self._begin(worker, place)
             if len(self.rack):
@@ -132,6 +133,7 @@ class Crew:
         lease, worker.taken_at = place
         worker.lease = lease
         self.busy += 1
+        self._background += lease.priority != LIVE_PRIORITY
         self._running[lease.id] = worker
         self.attempts.begin(worker)
 
@@ -139,6 +141,7 @@ class Crew:
         lease = worker.lease
         assert lease is not None  # only what has one ends
         self.busy -= 1
+        self._background -= lease.priority != LIVE_PRIORITY
         if self._running.get(lease.id) is worker:  # or the row was leased anew meanwhile
             del self._running[lease.id]
         self.attempts.end(worker)
@@ -173,23 +176,24 @@ class Crew:
     # ── from outside ─────────────────────────────────────────────────────────
 
     async def work_off(self) -> None:
-        """Warm all that lies on the rack at once, with as many workers as that takes; return when it is done."""
-        places: list[Place] = []
-        while (place := self.rack.take()) is not None:
-            places.append(place)
+        """Warm what lies on the rack at once, with as many workers as its targets may have; return when it is done."""
         async with anyio.create_task_group() as group:
-            for place in places:
-                worker = Worker()
-                self._begin(worker, place)
-                group.start_soon(self._warm_one, worker)
+            self._begin_all(group)
 
-    async def _warm_one(self, worker: Worker) -> None:
+    def _begin_all(self, group: TaskGroup) -> None:
+        while (place := self.rack.take()) is not None:
+            worker = Worker()
+            self._begin(worker, place)
+            group.start_soon(self._warm_one, worker, group)
+
+    async def _warm_one(self, worker: Worker, group: TaskGroup) -> None:
         try:
             with worker.scope:
                 self._ended(worker, await self.attempts.run(worker))
         finally:
             if worker.lease is not None:
                 self._ended(worker, self.attempts.cut(worker))
+        self._begin_all(group)  # a target that has one less may have another
 
     def cancel(self, lease: Lease) -> None:
         """End the attempt of a lease that is lost; its outcome is nobody's any more."""

@@ -45,6 +45,7 @@ class Demand:
     outbox: Sized
     urgent: int = field(init=False, default=0)
     hints: int = field(init=False, default=0)
+    _is_probing: bool = field(init=False, default=False)
     _dry: set[str] = field(init=False, factory=set[str])
     _dry_until: float = field(init=False, default=math.inf)
     _soonest: float = field(init=False, default=_SOONEST_SECONDS)
@@ -58,6 +59,7 @@ class Demand:
         """
         book, room = self.core.book, self._room()
         awake = book.awake()
+        self._is_probing = False
         if room <= 0 or self.crew.is_closed:
             return 0, awake
         if self._dry_until <= self.core.clock():
@@ -69,6 +71,7 @@ class Demand:
             if not book.health(id_).is_half_open:
                 asked.append(id_)
             elif not self.rack.held(id_):
+                self._is_probing = True
                 return 1, [id_]
         if (
             len(asked) > 1 and not self.urgent
@@ -76,6 +79,13 @@ class Demand:
             share = max(1, self._leases * self.crew.concurrency // len(asked))
             asked = [id_ for id_ in asked if self.rack.held(id_) < share]
         return (room, asked) if asked else (0, awake)
+
+    def take_urgent(self, lease: int) -> int:
+        """What is urgent, which the turn for so many rows sees to; one for nothing, or for a probe, does not."""
+        if not lease or self._is_probing:
+            return 0
+        taken, self.urgent = self.urgent, 0
+        return taken
 
     def _room(self) -> int:
         """How many rows more this pool may hold."""

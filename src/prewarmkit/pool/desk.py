@@ -6,7 +6,7 @@ Works against the store alone; whether this process has workers is not its busin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Literal
 
@@ -17,9 +17,9 @@ from prewarmkit.errors import MediaNotReady, QueueFull, StoreError, WarmFailed, 
 from prewarmkit.media import Handle, Media, MediaKind, seconds_of
 from prewarmkit.pool.attempts import resting_error
 from prewarmkit.pool.core import Core
-from prewarmkit.pool.events import MediaEnqueued
+from prewarmkit.pool.events import MediaEnqueued, MediaInvalidated, MediaRequeued
 from prewarmkit.pool.flights import Flight
-from prewarmkit.pool.pump import Pump
+from prewarmkit.pool.pump import LIVE_ROOM, Pump
 from prewarmkit.pool.state import LIVE_PRIORITY
 from prewarmkit.stores.base import Enqueued, Job, Looked, MediaId
 from prewarmkit.stores.lifecycle import State
@@ -91,49 +91,42 @@ class Desk:
         retry_failed: bool = False,
     ) -> list[Enqueued]:
         """Put media in, all or none."""
-        if priority is not None and (
-            isinstance(priority, bool)
-            or not isinstance(priority, int)
-            or not 0 <= priority <= _LOWEST_PRIORITY
-        ):
-            raise ValueError(f"priority is 0 (most urgent) to 9, not {priority!r}.")
-        wait = 0.0 if delay is None else seconds_of(delay, "delay")
-        if wait == math.inf:
-            raise ValueError("delay must be finite: a medium that is never due need not be queued.")
-        jobs = [
-            Job(
-                each.target.id,
-                each.media,
-                priority=priority_of(each.media) if priority is None else priority,
-                delay=wait,
-                retry_failed=retry_failed,
-            )
-            for each in asked
-        ]
+        jobs = _jobs(asked, priority, delay, retry_failed=retry_failed)
         recorder = self.core.recorder
         try:
-            answers = await self.core.store.enqueue(jobs, limit=self._limit())
+            answers = await self.core.store.enqueue(
+                jobs, limit=self._limit(is_live=priority == LIVE_PRIORITY)
+            )
         except QueueFull:
             recorder.count("rejected", len(jobs))
             raise
+        finally:
+            # Also if the caller was cancelled: the store may have done it.
+            for job in jobs:
+                self.core.cache.drop(job.id)
+            self.pump.hint()
         for job, answer in zip(jobs, answers, strict=True):
             if answer is Enqueued.QUEUED:
                 recorder.count("enqueued")
             elif answer is Enqueued.DUPLICATE:
                 recorder.count("duplicates")
             if answer is not Enqueued.READY:
-                self.core.cache.drop(job.id)
                 self.pump.demand.urgent += job.priority == LIVE_PRIORITY and job.id not in self.pump.held
-            self.core.events.emit(MediaEnqueued(job.id, answer))
-        self.pump.hint()
+            if self.core.events.is_heard:
+                self.core.events.emit(MediaEnqueued(job.id, answer))
+        if self.pump.demand.urgent:
+            self.pump.bell.ring()
         return answers
 
-    def _limit(self) -> int | None:
-        """Pending rows that the store may hold: with a store in memory they are what this process holds."""
+    def _limit(self, *, is_live: bool) -> int | None:
+        """Pending rows that the store may hold: with a store in memory they are what this process holds.
+
+        A backlog must not refuse those who wait: there is room for some of these beyond it.
+        """
         settings = self.core.settings
         if self.core.store.is_durable:
             return settings.max_backlog
-        return max(0, settings.max_queue - len(self.pump.rack))
+        return max(0, settings.max_queue - len(self.pump.rack)) + is_live * LIVE_ROOM
 
     # ── look up ──────────────────────────────────────────────────────────────
 
@@ -204,6 +197,14 @@ class Desk:
         if ready is not None:
             return ready
         self._check_rest(asked, deadline)
+        while (handle := await self._wait(asked, deadline, is_closed)) is None:
+            pass  # what landed was another version of it
+        return handle
+
+    async def _wait(
+        self, asked: Asked, deadline: float | None, is_closed: Callable[[MediaId], Exception | None]
+    ) -> Handle | None:
+        """Queue it and wait with everybody else; ``None`` if other content landed than was asked for."""
         # Joined before it is queued, so that no landing can come between.
         with self.core.flights.join(asked.id) as flight:
             answers = await self.enqueue([asked], priority=LIVE_PRIORITY, retry_failed=True)
@@ -212,7 +213,7 @@ class Desk:
                 if flight.result is None and (closed := is_closed(asked.id)) is not None:
                     raise closed
                 handle = await self._landed(asked, flight, patience, deadline)
-                if handle is not None:
+                if handle is not None or flight.result is not None:
                     return handle
                 patience = _RECHECK_SECONDS
 
@@ -246,6 +247,8 @@ class Desk:
             await flight.event.wait()
         if flight.result is None:
             await self._check(asked.id, flight, is_last=left < _RECHECK_SECONDS)
+        if flight.result is not None and flight.is_of_another_version(asked.media):
+            return None
         if isinstance(flight.result, Handle):
             return flight.result
         if flight.result is not None:
@@ -269,12 +272,8 @@ class Desk:
             if is_last:
                 raise
             return  # the workers sit it out and say so; there is time to look again
-        if flight.result is not None or looked is None:
-            return
-        if looked.state is State.READY and looked.handle is not None and not looked.handle.stale:
-            self.core.flights.land(id_, looked.handle)
-        elif looked.state is State.FAILED:
-            self.core.flights.land(id_, WarmFailed(looked.reason or "unknown", looked.attempts, key=id_.key))
+        if flight.result is None:
+            self.core.flights.land_looked(id_, looked)
 
     # ── refuse ───────────────────────────────────────────────────────────────
 
@@ -293,9 +292,59 @@ class Desk:
 
     async def invalidate(self, id_: MediaId, value: str | None, *, rewarm: bool) -> bool:
         """Drop the handle of a row, if it still is ``value`` (``None``: whichever it is)."""
-        did = await self.core.store.invalidate(id_, value, rewarm=rewarm)
-        self.core.cache.drop(id_)
-        if did and rewarm:
-            self.pump.demand.urgent += 1
+        try:
+            did = await self.core.store.invalidate(id_, value, rewarm=rewarm)
+        finally:
+            self.core.cache.drop(id_)  # also if the caller was cancelled: the store may have done it
             self.pump.hint()
+        if did:
+            self.core.events.emit(MediaInvalidated(id_))
+            self.pump.demand.urgent += rewarm
+            self.pump.bell.ring()
         return did
+
+    async def requeue(
+        self,
+        targets: Collection[str],
+        *,
+        kind: MediaKind | None,
+        reason: str | None,
+        keys: Collection[str] | None,
+        limit: int | None,
+    ) -> int:
+        """Make failed media of these targets due again; how many."""
+        requeued = 0
+        for target in targets:  # not those of another pool on the same table
+            left = None if limit is None else limit - requeued
+            if left is not None and left <= 0:
+                break
+            requeued += await self.core.store.requeue(
+                target=target, kind=kind, reason=reason, keys=keys, limit=left
+            )
+        if requeued:
+            self.core.events.emit(MediaRequeued(requeued))
+            self.pump.hint()
+        return requeued
+
+
+def _jobs(
+    asked: Sequence[Asked], priority: int | None, delay: float | timedelta | None, *, retry_failed: bool
+) -> list[Job]:
+    """What the store is asked to queue; every slip in it is found here."""
+    if priority is not None and (
+        isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= _LOWEST_PRIORITY
+    ):
+        raise ValueError(f"priority is 0 (most urgent) to 9, not {priority!r}.")
+    wait = 0.0 if delay is None else seconds_of(delay, "delay")
+    if wait == math.inf:
+        raise ValueError("delay must be finite: a medium that is never due need not be queued.")
+    return [
+        Job(
+            each.target.id,
+            each.media,
+            priority=priority_of(each.media) if priority is None else priority,
+            delay=wait,
+            retry_failed=retry_failed,
+        )
+        for each in asked
+    ]

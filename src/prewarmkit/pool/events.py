@@ -15,14 +15,21 @@ __all__ = [
     "MediaDeferred",
     "MediaEnqueued",
     "MediaFailed",
+    "MediaInvalidated",
     "MediaReady",
+    "MediaReleased",
+    "MediaRequeued",
     "MediaRetried",
     "MediaStarted",
     "PoolEvent",
+    "PoolPaused",
+    "PoolResized",
+    "PoolResumed",
     "PoolStarted",
     "PoolStopped",
     "StoreTrouble",
     "TargetPaused",
+    "TargetResumed",
 ]
 
 
@@ -38,6 +45,23 @@ class PoolStopped:
     """The workers have stopped; `failure` is the bug that stopped them, if one did."""
 
     failure: BaseException | None = None
+
+
+@frozen
+class PoolPaused:
+    """Nothing new is begun, until `PoolResumed`."""
+
+
+@frozen
+class PoolResumed:
+    """Work goes on."""
+
+
+@frozen
+class PoolResized:
+    """So many media are warmed at once from now on."""
+
+    concurrency: int
 
 
 @frozen
@@ -95,6 +119,27 @@ class MediaFailed:
 
 
 @frozen
+class MediaReleased:
+    """A medium was given back unfinished at no attempt's cost: the pool stops or pauses, or its target rests."""
+
+    id: MediaId
+
+
+@frozen
+class MediaInvalidated:
+    """A delivery by its handle was refused, and the handle dropped."""
+
+    id: MediaId
+
+
+@frozen
+class MediaRequeued:
+    """So many media that had failed for good are due again."""
+
+    media: int
+
+
+@frozen
 class LeaseLost:
     """Somebody else has this medium now: our lease had run out, or its version changed."""
 
@@ -112,6 +157,13 @@ class TargetPaused:
 
 
 @frozen
+class TargetResumed:
+    """A target that had rested has taken a medium."""
+
+    target: str
+
+
+@frozen
 class StoreTrouble:
     """The store could not do it; the pool tries again in `retry_in` seconds."""
 
@@ -123,14 +175,21 @@ class StoreTrouble:
 PoolEvent = (
     PoolStarted
     | PoolStopped
+    | PoolPaused
+    | PoolResumed
+    | PoolResized
     | MediaEnqueued
     | MediaStarted
     | MediaReady
     | MediaRetried
     | MediaDeferred
+    | MediaReleased
     | MediaFailed
+    | MediaInvalidated
+    | MediaRequeued
     | LeaseLost
     | TargetPaused
+    | TargetResumed
     | StoreTrouble
 )
 """Every event that ``on_event`` may get; a target's own come through `Services.emit`."""

@@ -13,8 +13,11 @@ from contextlib import contextmanager
 import anyio
 from attrs import define, field
 
-from prewarmkit.media import Handle
-from prewarmkit.stores.base import MediaId
+from prewarmkit.errors import WarmFailed
+from prewarmkit.media import Handle, Media
+from prewarmkit.stores.base import Looked, MediaId
+from prewarmkit.stores.lifecycle import State
+from prewarmkit.stores.rules import is_new_version
 
 __all__ = ["Flight", "Flights"]
 
@@ -25,13 +28,18 @@ class Flight:
 
     event: anyio.Event = field(factory=anyio.Event)
     result: Handle | Exception | None = None
+    media: Media | None = None
     callers: int = 0
     checked_at: float = -math.inf
 
-    def land(self, result: Handle | Exception) -> None:
+    def land(self, result: Handle | Exception, media: Media | None) -> None:
         """Give every caller the result."""
-        self.result = result
+        self.result, self.media = result, media
         self.event.set()
+
+    def is_of_another_version(self, asked: Media) -> bool:
+        """Whether what landed is other content than what a caller asked for."""
+        return self.media is not None and is_new_version(self.media, asked)
 
 
 @define(eq=False)
@@ -61,11 +69,29 @@ class Flights:
         """Whether anybody waits for the row."""
         return id_ in self._by_id
 
-    def land(self, id_: MediaId, result: Handle | Exception) -> None:
-        """End the flight of a row, if there is one; who asks from now on starts another."""
+    @property
+    def ids(self) -> list[MediaId]:
+        """The rows that somebody waits for."""
+        return list(self._by_id)
+
+    def land(self, id_: MediaId, result: Handle | Exception, media: Media | None = None) -> None:
+        """End the flight of a row, if there is one; who asks from now on starts another.
+
+        ``media`` is what was warmed: callers who asked for another version of it wait on.
+        """
         flight = self._by_id.pop(id_, None)
         if flight is not None:
-            flight.land(result)
+            flight.land(result, media)
+
+    def land_looked(self, id_: MediaId, looked: Looked | None) -> None:
+        """End the flight of a row that others have warmed, or failed, if that is what a look-up shows."""
+        if looked is None:
+            return
+        if looked.state is State.READY and looked.handle is not None and not looked.handle.stale:
+            self.land(id_, looked.handle, looked.media)
+        elif looked.state is State.FAILED:
+            reason = looked.reason or "unknown"
+            self.land(id_, WarmFailed(reason, looked.attempts, key=id_.key), looked.media)
 
     def land_all(self, make: Callable[[MediaId], Exception | None]) -> None:
         """End each flight for which ``make`` gives an error."""

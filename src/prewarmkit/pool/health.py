@@ -71,14 +71,16 @@ class Health:
         """Whether what becomes of this attempt decides."""
         return self._probe is attempt
 
-    def works(self) -> None:
-        """It just did something: forget that it was down.
+    def works(self) -> bool:
+        """It just did something: forget that it rested, or was down; whether there was something to forget.
 
         Not while it rests: what succeeds then had begun before it was told to rest.
         """
         self.failures = 0
-        if self._until and self._until <= self.clock():
-            self._until, self._reason, self._is_down, self._downs = 0.0, "", False, 0
+        if not self._until or self._until > self.clock():
+            return False
+        self._until, self._reason, self._is_down, self._downs = 0.0, "", False, 0
+        return True
 
     def rest(self, pause: Pause) -> None:
         """Let it rest; a shorter rest never ends a longer one."""
@@ -86,7 +88,9 @@ class Health:
             self._downs += 1
             self.failures = 0  # what follows is counted anew
         if (until := self.clock() + pause.seconds) >= self._until:
-            self._until, self._reason, self._is_down = until, pause.reason, pause.is_down
+            if pause.is_down or not (self._is_down and self._until > self.clock()):
+                self._reason, self._is_down = pause.reason, pause.is_down
+            self._until = until  # a limit that lasts longer than a refusal does not end it
 
     def downs(self) -> int:
         """Times in a row that it was found down, before now: several workers may find it at once."""

@@ -25,6 +25,7 @@ __all__ = ["BatchReport", "Life", "StopReport"]
 
 logger = logging.getLogger("prewarmkit.pool")
 
+_GRACE_SECONDS = 30.0
 _CANCEL_SECONDS = 10.0
 _FLUSH_SECONDS = 10.0
 _LAST_SECONDS = 1.0
@@ -116,7 +117,25 @@ class Life:
         if self._workers.failure is not None:
             raise self.closed() from self._workers.failure
 
-    async def settle_events(self) -> None:
+    async def finish(self, *, drain: bool) -> BaseException | None:
+        """Stop, and let the host's callback have what happened; a cancellation that came meanwhile, to be raised.
+
+        Shielded: the ladder is bounded by its grace and its flush, not by the host's cancellation. What
+        asyncio's own ``Task.cancel`` brings passes through a shield; it ends the grace, and nothing else.
+        """
+        cancelled: BaseException | None = None
+        with anyio.CancelScope(shield=True):
+            while True:
+                try:
+                    await self.stop(drain=drain and cancelled is None, grace=_GRACE_SECONDS)
+                    await self._settle_events()
+                except anyio.get_cancelled_exc_class() as error:
+                    cancelled = error
+                else:
+                    break
+        return cancelled
+
+    async def _settle_events(self) -> None:
         """Let the host's callback have what happened; one that takes too long is cut off."""
         self.core.events.close()
         with anyio.move_on_after(_LISTENER_SECONDS):
@@ -124,6 +143,7 @@ class Life:
         if self._listening is not None:
             self._listening.cancel()
         await self._events.wait()
+        self.core.events.discard()
 
     async def _serve_events(self) -> None:
         with anyio.CancelScope() as self._listening:
@@ -163,8 +183,11 @@ class Life:
 
     async def join(self) -> None:
         """Wait until the store has no work for our targets; poll for what others do."""
+        turned = self.pump.turned.next()
         while await self._has_work():
-            await self.pump.turned.wait(self.core.settings.poll_interval_seconds)
+            with anyio.move_on_after(self.core.settings.poll_interval_seconds):
+                await turned.wait()
+            turned = self.pump.turned.next()
 
     async def _has_work(self) -> bool:
         if self._workers.failure is not None:
@@ -196,8 +219,8 @@ class Life:
             with batch.scope:  # a stop may end it
                 leased = await pump.turn(most)
                 async with anyio.create_task_group() as group:
-                    group.start_soon(pump.beat)
-                    group.start_soon(pump.crew.watch)
+                    for keep_going in (pump.beat, pump.tell, pump.crew.watch):
+                        group.start_soon(keep_going)
                     await pump.crew.work_off()
                     group.cancel_scope.cancel()
         finally:
@@ -226,7 +249,6 @@ class Life:
         core, pump = self.core, self.pump
         failure: BaseException | None = None
         core.events.emit(PoolStarted(pump.crew.concurrency))
-        logger.info("pool %s started: %d workers", core.name, pump.crew.concurrency)
         try:
             async with anyio.create_task_group() as group:
                 for keep_going in (pump.beat, pump.hear, pump.crew.watch):
@@ -281,4 +303,4 @@ class Life:
             error = self._closed_by(failure if isinstance(failure, Exception) else None)
             core.flights.land_all(lambda _: error)
             core.events.emit(PoolStopped(error.cause))
-            logger.info("pool %s stopped: %r", core.name, self._report)
+            logger.debug("pool %s: %r", core.name, self._report)

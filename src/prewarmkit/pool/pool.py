@@ -74,7 +74,7 @@ class PrewarmPool:
             clock=clock,
             book=TargetBook(clock, self._bind, self._new_health),
             recorder=recorder,
-            events=EventSink(on_event, recorder),
+            events=EventSink(on_event, recorder, name),
             cache=HandleCache(clock, settings.lookup_cache_seconds),
         )
         self._is_entered = False
@@ -113,14 +113,13 @@ class PrewarmPool:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Shielded: the ladder is bounded by its grace and its flush, not by the host's cancellation.
-        with anyio.CancelScope(shield=True):
-            await self._life.stop(drain=exc_type is None, grace=30.0)
-            await self._life.settle_events()
+        cancelled = await self._life.finish(drain=exc_type is None)
         self._is_entered = False
         self._unclaim()
         # Not shielded: a nursery must be left in the scope that it was entered in.
         await self._close(is_quiet=exc is not None)
+        if cancelled is not None:
+            raise cancelled
 
     async def _close(self, *, is_quiet: bool) -> None:
         try:
@@ -167,7 +166,7 @@ class PrewarmPool:
         return await self._life.stop(drain=drain, grace=seconds_of(grace, "grace"))
 
     def pause(self) -> None:
-        """Begin nothing new; what runs ends, leases are held."""
+        """Begin nothing new; what runs ends, what is leased and not begun goes back for other processes to have."""
         self._pump.pause()
 
     def resume(self) -> None:
@@ -186,7 +185,7 @@ class PrewarmPool:
         for id_ in self._core.book.ids:
             if (limit := self._core.book.health(id_).limit) is not None:
                 limit.most = self._most
-        self._pump.hint()
+        self._pump.resized()
 
     # ── enqueue ──────────────────────────────────────────────────────────────
 
@@ -378,19 +377,18 @@ class PrewarmPool:
         """Make failed media due again with fresh attempts; how many.
 
         Args:
-            target: One target's only; ``None``: any.
+            target: One target's only; ``None``: any of this pool.
             kind: One kind's only.
             reason: Those whose reason begins with it (``"too_large"``).
             keys: Those keys only.
             limit: That many at most.
         """
         self._check_entered()
-        requeued = await self._core.store.requeue(
-            target=None if target is None else (await self._core.book.find(target)).id,
+        book = self._core.book
+        return await self._desk.requeue(
+            book.ids if target is None else [(await book.find(target)).id],
             kind=None if kind is None else MediaKind.parse(kind),
             reason=reason,
             keys=keys,
             limit=limit,
         )
-        self._pump.hint()
-        return requeued

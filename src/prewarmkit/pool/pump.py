@@ -11,25 +11,29 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
 
 import anyio
 from attrs import define, field
 
 from prewarmkit.errors import StoreError, StoreFull
 from prewarmkit.pool.attempts import Attempts
-from prewarmkit.pool.core import Bell, Core
+from prewarmkit.pool.core import Bell, Core, Tide
 from prewarmkit.pool.crew import Crew
 from prewarmkit.pool.demand import Demand
-from prewarmkit.pool.events import StoreTrouble
+from prewarmkit.pool.events import PoolPaused, PoolResized, PoolResumed, StoreTrouble
 from prewarmkit.pool.ledger import tell, tell_lost
 from prewarmkit.pool.rack import Rack
 from prewarmkit.pool.state import Verdict
 from prewarmkit.stores.base import Lease, MediaId, Outcome, Released, Retry, Succeeded, Turn
 from prewarmkit.stores.lifecycle import State
 
-__all__ = ["Pump", "Settled"]
+__all__ = ["LIVE_ROOM", "Pump", "Settled"]
 
 logger = logging.getLogger("prewarmkit.pool")
+
+LIVE_ROOM = 64
+"""Media that somebody waits for, and that are taken in though the queue is full."""
 
 _LONGEST_TROUBLE_SECONDS = 5.0
 _LINGER_SECONDS = 0.005
@@ -50,7 +54,7 @@ class Pump:
     crew: Crew = field(init=False)
     demand: Demand = field(init=False)
     bell: Bell = field(init=False, factory=Bell)
-    turned: Bell = field(init=False, factory=Bell)
+    turned: Tide = field(init=False, factory=Tide)
     held: dict[MediaId, Lease] = field(init=False, factory=dict[MediaId, Lease])
     is_stopping: bool = field(init=False, default=False)
     _is_paused: bool = field(init=False, default=False)
@@ -58,12 +62,13 @@ class Pump:
     _outbox: list[Settled] = field(init=False, factory=list[Settled])
     _is_pressing: bool = field(init=False, default=False)
     _is_turning: bool = field(init=False, default=False)
+    _telling: AbstractSet[MediaId] = field(init=False, factory=frozenset[MediaId])
     _troubles: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         core = self.core
-        # Room for every lease ahead and the few that somebody waits for; the demand keeps to it.
-        self.rack = Rack(core.settings.max_queue + 64, core.book.health)
+        # Room for every lease ahead and the few that somebody waits for; turns keep to it.
+        self.rack = Rack(core.settings.max_queue + LIVE_ROOM, core.book.health)
         self.crew = Crew(
             self.rack,
             Attempts(core),
@@ -77,8 +82,9 @@ class Pump:
     # ── turns ────────────────────────────────────────────────────────────────
 
     async def turn(self, lease: int, targets: Collection[str] | None = None) -> int:
-        """Settle what waits and lease up to ``lease`` rows onto the rack; how many came."""
+        """Settle what waits and lease up to ``lease`` rows onto the rack, or as many as it holds; how many came."""
         core, demand = self.core, self.demand
+        lease = min(lease, self.rack.size - len(self.rack))
         asked, hints = core.book.awake() if targets is None else targets, demand.hints
         batch, self._is_pressing = self._outbox.copy(), False
         self._outbox.clear()
@@ -94,21 +100,29 @@ class Pump:
         demand.learn(asked, wanted=lease, came=came, hints=hints, next_due=turn.next_due)
         self._apply(batch, turn.lost)
         self._stock(turn.leased)
-        self.rack.reckon(self.crew.concurrency, core.clock())
+        self._share_out()
         core.recorder.pending = turn.pending + self._at_rest[1]
-        self.turned.ring()
+        self.turned.turn()
         return came
 
     async def _store_turn(self, outcomes: list[Outcome], lease: int, targets: Collection[str]) -> Turn:
         # Shielded: a turn that was committed but not heard of would cost each of its
         # rows an attempt. Stores bound the time of their calls.
+        self._telling = {outcome.lease.id for outcome in outcomes}
         self._is_turning = True
         try:
             with anyio.CancelScope(shield=True):
                 return await self.core.store.turn(outcomes, lease, targets, self.core.settings.lease_seconds)
         finally:
             self._is_turning = False
+            self._telling = frozenset()
         raise RuntimeError("unreachable: a shield swallows nothing")  # for type checkers
+
+    def _share_out(self) -> None:
+        """Say which share of the workers a target may have. Beside others, one is always left to them."""
+        core = self.core
+        is_alone = len(core.book.ids) == 1 or core.settings.target_concurrency is not None
+        self.rack.reckon(self.crew.concurrency, core.clock(), spare=0 if is_alone else 1)
 
     def _stock(self, leased: Sequence[Lease]) -> None:
         """Put what was leased on the rack."""
@@ -119,8 +133,9 @@ class Pump:
             held[lease.id] = lease
             rack.put((lease, now)).held += 1
         for target in {lease.id.target for lease in leased}:
-            if self.core.book.resting(target) is not None:
-                self._give_back(rack.drain(target))  # it was told to rest while the turn was under way
+            # It was told to rest, or the pool to pause, while the turn was under way.
+            if self._is_paused or self.core.book.resting(target) is not None:
+                self._give_back(rack.drain(target))
         self.core.recorder.leased(len(leased))
 
     async def _count_at_rest(self) -> None:
@@ -192,18 +207,28 @@ class Pump:
         demand = self.demand
         while not self.is_stopping:
             lease, targets = demand.next()
-            urgent, demand.urgent = demand.urgent, 0  # what becomes urgent meanwhile is for the next turn
+            urgent = demand.take_urgent(lease)  # what becomes urgent meanwhile is for the next turn
             try:
                 await self._count_at_rest()
                 await self.turn(lease, targets)
             except StoreError as error:
                 demand.urgent += urgent
-                await self._sit_out(error)
+                await self._sit_out(self._note_trouble(error))
                 continue
             self.crew.call()
             if not (self._outbox and self._is_pressing) and not demand.next()[0]:
                 await self.bell.wait(demand.patience())
             await self._linger()
+
+    async def tell(self) -> None:
+        """Settle what comes, and lease nothing, until cancelled."""
+        while True:
+            await self.bell.wait(math.inf)
+            await self._linger()
+            try:
+                await self.turn(0)
+            except StoreError as error:
+                await anyio.sleep(self._note_trouble(error))
 
     async def _linger(self) -> None:
         """Let outcomes gather for some milliseconds, while that keeps neither a caller nor a worker waiting."""
@@ -226,15 +251,17 @@ class Pump:
         self.demand.hint()
         self.bell.ring()
 
-    async def _sit_out(self, error: StoreError) -> None:
-        """The store is in trouble: keep what we know, tell, wait, try again."""
+    def _note_trouble(self, error: StoreError) -> float:
+        """The store could not: keep what we know, and tell; seconds until the next try."""
         self._troubles += 1
-        wait = min(0.1 * 2 ** (self._troubles - 1), _LONGEST_TROUBLE_SECONDS)
-        logger.error("store: %s; next try in %.3g s", error, wait)
+        wait = min(0.1 * 2.0 ** (self._troubles - 1), _LONGEST_TROUBLE_SECONDS)
         self.core.events.emit(StoreTrouble(str(error), isinstance(error, StoreFull), wait))
+        return wait
+
+    async def _sit_out(self, wait: float) -> None:
         with anyio.move_on_after(wait):
             while not self.is_stopping:
-                await self.bell.wait(wait)
+                await self.bell.wait(wait)  # rings of outcomes that cannot be told now
 
     # ── leases ───────────────────────────────────────────────────────────────
 
@@ -243,14 +270,16 @@ class Pump:
         seconds = self.core.settings.lease_seconds
         while True:
             await anyio.sleep(seconds / 3)
-            if not self.held:
+            # Not those that a turn is telling of: what it has settled would seem lost.
+            held = [lease for lease in self.held.values() if lease.id not in self._telling]
+            if not held:
                 continue
             try:
-                lost = await self.core.store.heartbeat(list(self.held.values()), seconds)
+                lost = await self.core.store.heartbeat(held, seconds)
             except StoreError as error:
                 logger.error("heartbeat: %s", error)  # noqa: TRY400 - the message says all; the lease may outlive it
                 continue
-            self.drop(lost)
+            self.drop([lease for lease in lost if lease.id not in self._telling])
 
     def drop(self, lost: Sequence[Lease]) -> None:
         """Forget leases that somebody else has now."""
@@ -277,11 +306,19 @@ class Pump:
         """Begin nothing new and lease nothing more."""
         self._is_paused = True
         self._set_closed()
+        self.give_back_unstarted()
+        self.core.events.emit(PoolPaused())
 
     def resume(self) -> None:
         """Go on after `pause`."""
         self._is_paused = False
         self._set_closed()
+        self.core.events.emit(PoolResumed())
+        self.hint()
+
+    def resized(self) -> None:
+        """The crew's concurrency is another one now."""
+        self.core.events.emit(PoolResized(self.crew.concurrency))
         self.hint()
 
     def begin(self) -> None:
@@ -314,8 +351,8 @@ class Pump:
 
     def give_back_held(self) -> None:
         """Put what was cut off without an outcome on its way back."""
-        told = {verdict.outcome.lease.id for verdict, _ in self._outbox}
-        self._give_back([lease for lease in self.held.values() if lease.id not in told])
+        told = {verdict.outcome.lease.token for verdict, _ in self._outbox}
+        self._give_back([lease for lease in self.held.values() if lease.token not in told])
 
     async def flush(self, seconds: float) -> None:
         """Settle all that is left, within that time and come what may; `unsettled` says what stayed."""

@@ -68,8 +68,8 @@ class PoolSettings:
         breaker_failures: Attempts in a row that fail for no medium's fault before their target counts as
             down; 0: never.
         deadline_seconds: Longest time that an attempt may take in all.
-        target_concurrency: Media that one target may have at once, however idle the others are: one that hangs
-            then leaves the rest of the workers alone. ``None``: as many as there are.
+        target_concurrency: Media that one target may have at once, however idle the others are. ``None``: in a pool
+            with several targets all workers but one, so that a target that hangs leaves the others one.
         live_workers: Workers kept for media that somebody waits for (`PrewarmPool.warm`, `PrewarmPool.require`).
         adaptive: Whether the pool finds out how many media each target takes at once, up to ``concurrency``.
         autostart: Whether entering the pool starts its workers.
