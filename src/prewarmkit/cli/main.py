@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0: done. 1: it failed, and said why. 130: Ctrl-C. What cannot be read as a command
-        ends the process with 2, as argparse does.
+        ends the process with 2, as argparse does. Any other is told by the command's --help.
     """
     parser = _parser()
     parsed = parser.parse_args(arguments)

@@ -21,7 +21,7 @@ _PLACE = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<factory>[^\W\d
 
 _DESCRIPTION = """\
 Run the workers of a pool in processes of their own, beside your app, and keep them at work:
-one that dies is started again, after half a second at first and half a minute at most.
+one that dies is started again, within half a second at first and half a minute at most.
 
 MODULE:FACTORY names a function of yours that makes the pool. Each process calls it once:
 

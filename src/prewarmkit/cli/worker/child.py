@@ -6,6 +6,7 @@ Owns the process: what its signals do, what is logged, what its exit code says. 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -41,18 +42,25 @@ def run_worker(options: Options, post: Post) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
     orders = Orders()
     line = Line(socket.socket(fileno=post.line), orders, options.grace_seconds + options.kill_after_seconds)
-    line.listen()
-    who = f"worker {post.number}"
+    with contextlib.closing(line):
+        line.listen()
+        return _run(options, post.number, line, orders)
+
+
+def _run(options: Options, number: int, line: Line, orders: Orders) -> int:
+    factory: Factory | FactoryError
     try:
         factory = load(options.module, options.factory)
     except FactoryError as error:
-        log_to_stderr(who, options.log_level)
-        return _tell(error)
-    log_to_stderr(who, options.log_level)  # not sooner: where the module sets up logging, that stands
+        factory = error
+    # Not sooner: where the module sets up logging, that stands.
+    log_to_stderr(f"worker {number}", options.log_level)
+    if isinstance(factory, FactoryError):
+        return _tell(factory)
     # Until here SIGTERM ends the process, which has begun nothing.
     signal.signal(signal.SIGTERM, lambda _number, _frame: orders.ask_to_drain())
     try:
-        return anyio.run(_Worker(options, post.number, line, orders).run, factory, backend=_BACKEND)
+        return anyio.run(_Worker(options, number, line, orders).run, factory, backend=_BACKEND)
     finally:
         # A second SIGTERM that comes late must not make an end in good order look like another.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

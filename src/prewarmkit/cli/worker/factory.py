@@ -43,7 +43,7 @@ def load(module: str, name: str) -> Factory:
             factory = getattr(factory, part)
         except AttributeError:
             raise FactoryError(
-                f"{place}: {_file(module)} has no {name!r}{_close_to(factory, part)}."
+                f"{place}: {_file(module)} has no {name!r}{_close_to(factory, part)}"
             ) from None
     _check(place, factory)
     return factory  # type: ignore[no-any-return]

@@ -91,11 +91,12 @@ class Line:
         self._say(LEAVING)
 
     def close(self) -> None:
-        """Hang up; the supervisor allows some seconds for the rest."""
+        """Hang up; the supervisor allows some seconds for the rest. Safe to call twice."""
         self._is_closed = True
         # Closing alone would not reach the other end while our thread reads.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
 
     def _say(self, word: bytes) -> None:
         with contextlib.suppress(OSError):  # nobody listens; `_listen` sees to that

@@ -129,7 +129,9 @@ class Supervisor:
         else:
             slot = self._slots[process.number - 1]
             slot.process = None
-            if self._roll is None or self._roll.successor is None or self._roll.slot is not slot:
+            if self._roll is not None and self._roll.successor is not None and self._roll.slot is slot:
+                logger.warning("%s %s; its successor is getting ready", process.name, _how(code))
+            else:
                 self._fill_again(slot, process, code)
 
     def _keep_time(self) -> None:
@@ -145,8 +147,8 @@ class Supervisor:
         for slot in self._slots:
             if slot.due_at <= now and not self._stops:
                 self._fill(slot)
-        if self._roll is not None and not self._roll.is_busy and not self._stops:
-            self._roll_on(self._roll)
+        while self._roll is not None and not self._roll.is_busy and not self._stops:
+            self._roll_on(self._roll)  # may end it, and begin another
 
     def _next_time(self) -> float:
         times = [slot.due_at for slot in self._slots]
@@ -190,6 +192,7 @@ class Supervisor:
 
     def _begin_roll(self) -> None:
         if self._roll is not None:
+            logger.info("SIGHUP: another rolling restart follows this one")
             self._roll.is_wanted_again = True
             return
         logger.info("SIGHUP: rolling restart")
