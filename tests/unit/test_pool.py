@@ -734,6 +734,7 @@ async def test_a_bug_in_the_pool_never_cancels_the_host(source: UnreadSource, ta
                 await pool.warm("a", timeout=5)
             assert "bug" in repr(told.value.cause)
             assert not pool.stats().running
+            assert pool.failure is told.value.cause
             await anyio.sleep(0.01)
             reached = True
     assert reached

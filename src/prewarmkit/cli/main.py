@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from prewarmkit.cli import schema
 from prewarmkit.cli.demo import arguments as demo
+from prewarmkit.cli.worker import arguments as worker
 
 __all__ = ["main"]
 
@@ -27,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"prewarmkit {version('prewarmkit')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     demo.add_arguments(commands.add_parser("demo", help="run the main job on real servers on this machine"))
+    worker.add_arguments(commands.add_parser("worker", help="run the workers of your pool beside your app"))
     schema.add_migrate(commands.add_parser("migrate", help="make or update the tables in PostgreSQL"))
     schema.add_verify(
         commands.add_parser("verify", help="compare the tables in PostgreSQL with this version")
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0: done. 1: it failed, and said why. 130: Ctrl-C. What cannot be read as a command
-        ends the process with 2, as argparse does.
+        ends the process with 2, as argparse does. Any other is told by the command's --help.
     """
     parser = _parser()
     parsed = parser.parse_args(arguments)

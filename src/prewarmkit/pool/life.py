@@ -96,6 +96,11 @@ class Life:
         """Whether the workers run, or are on their way to a stop."""
         return self._workers.is_running
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What stopped the workers, if it was a bug."""
+        return self._workers.failure
+
     async def open(self) -> None:
         """Make ready to start."""
         await self._workers.open()

@@ -349,6 +349,11 @@ class PrewarmPool:
 
     # ── figures ──────────────────────────────────────────────────────────────
 
+    @property
+    def failure(self) -> BaseException | None:
+        """The bug that stopped the workers; ``None``: none did. Leaving the pool raises it."""
+        return self._life.failure
+
     def stats(self) -> PoolStats:
         """This process's figures since the pool was made; O(1)."""
         return figures_of(self._core, self._pump, running=self._life.is_running)
