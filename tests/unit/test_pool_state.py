@@ -96,12 +96,13 @@ def test_a_weak_result_without_a_handle_is_never_stored() -> None:
 
 
 def test_priorities_follow_size_and_kind() -> None:
-    """Under 100 KB first, over 10 MB last, photos ahead; unknown is the middle; none is live."""
-    of = [priority_of(Media("x", "video", size=size)) for size in (99_999, 100_000, 9_999_999, 10_000_000)]
-    assert of == [3, 4, 5, 7]
-    assert priority_of(Media("x", "photo", size=1)) == 2
+    """A step each time the size is fourfold, photos ahead; unknown is the middle; none is live."""
+    sizes = [0, 2**15 - 1, 2**15, 2**17 - 1, 2**17, 2**19, 2**21, 2**23, 2**25, 2**27, 2**29, 2**40]
+    of = [priority_of(Media("x", "video", size=size)) for size in sizes]
+    assert of == [2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 9, 9]
+    assert priority_of(Media("x", "photo", size=2**19)) == 4
     assert priority_of(Media("x", "document")) == 5
-    assert min(priority_of(Media("x", kind, size=0)) for kind in MediaKind) > 0
+    assert min(priority_of(Media("x", kind, size=0)) for kind in MediaKind) == 1
 
 
 def test_the_lifecycle_has_no_dead_end_and_refunds_what_it_says() -> None:

@@ -37,6 +37,8 @@ LIVE_ROOM = 64
 
 _LONGEST_TROUBLE_SECONDS = 5.0
 _LINGER_SECONDS = 0.005
+_LOOK_SECONDS = 0.02
+_MOST_LOOKED_AT = 1000
 
 Settled = tuple[Verdict, float]
 """A verdict on its way to the store, and the seconds that the attempt took."""
@@ -64,6 +66,7 @@ class Pump:
     _is_turning: bool = field(init=False, default=False)
     _telling: AbstractSet[MediaId] = field(init=False, factory=frozenset[MediaId])
     _troubles: int = field(init=False, default=0)
+    _looked_at: float = field(init=False, default=-math.inf)
 
     def __attrs_post_init__(self) -> None:
         core = self.core
@@ -296,9 +299,21 @@ class Pump:
                 async with self.core.store.wakeups() as hints:
                     async for _ in hints:
                         self.hint()
+                        await self._look_at_others()
             except StoreError as error:
                 logger.error("wake-ups: %s", error)  # noqa: TRY400 - the message says all
             await anyio.sleep(_LONGEST_TROUBLE_SECONDS)
+
+    async def _look_at_others(self) -> None:
+        """Land what somebody here waits for and another process may just have warmed."""
+        core, now = self.core, self.core.clock()
+        if not len(core.flights) or now - self._looked_at < _LOOK_SECONDS:
+            return
+        ids = [id_ for id_ in core.flights.ids if id_ not in self.held][:_MOST_LOOKED_AT]
+        if ids:
+            self._looked_at = now
+            for id_, looked in (await core.store.lookup_many(ids)).items():
+                core.flights.land_looked(id_, looked)
 
     # ── from outside ─────────────────────────────────────────────────────────
 

@@ -17,21 +17,21 @@ from prewarmkit.stores.lifecycle import State
 
 __all__ = ["handle_of", "is_new_version", "merged", "moment", "priority_of", "states_of"]
 
-_SIZE_CLASSES = ((100_000, 3), (1_000_000, 4), (10_000_000, 5))
-_LARGEST_CLASS = 7
-_MIDDLE = 5
+_SMALLEST_CLASS_BITS = 15  # below 32 KiB there is nothing to gain
+_MIDDLE, _LAST = 5, 9
 
 
 def priority_of(media: Media) -> int:
     """The priority of a medium that was given none: small ones first, photos ahead of their size.
 
-    Under 100 KB 3, under 1 MB 4, under 10 MB 5, above 7; a photo one better; unknown size 5.
-    Age counts in the store: a minute of waiting is worth one step.
+    Under 32 KiB 2, and one more each time the size is four times that: 128 KiB 3, 512 KiB 4, 2 MiB 5, 8 MiB 6,
+    32 MiB 7, 128 MiB 8, above 9. A photo one better; unknown size 5. Age counts in the store: a minute of
+    waiting is worth one step, so what is fresh and small goes before what is large, and nothing starves.
     """
     if media.size is None:
         rank = _MIDDLE
     else:
-        rank = next((rank for below, rank in _SIZE_CLASSES if media.size < below), _LARGEST_CLASS)
+        rank = min(_LAST, 2 + ((media.size >> _SMALLEST_CLASS_BITS).bit_length() + 1) // 2)
     return rank - 1 if media.kind is MediaKind.PHOTO else rank
 
 
