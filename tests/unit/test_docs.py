@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
+import attrs
+import pytest
+
+from prewarmkit import PoolSettings
+from prewarmkit.pool import events, log
 from prewarmkit.stores.lifecycle import TRANSITIONS
 
 ROOT = Path(__file__).parents[2]
@@ -47,3 +55,37 @@ def test_no_source_file_is_longer_than_400_lines() -> None:
         if (lines := len(path.read_text().splitlines())) > 400
     }
     assert long == {}
+
+
+def settings_table() -> str:
+    """The fields of `PoolSettings`, from its docstring."""
+    assert PoolSettings.__doc__ is not None
+    described = inspect.cleandoc(PoolSettings.__doc__).partition("Attributes:\n")[2]
+    texts = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", described, re.MULTILINE)
+    meanings = {name: re.sub(r"\s+", " ", text).replace("``", "`") for name, text in texts}
+    rows = [f"| `{one.name}` | {one.default} | {meanings[one.name]} |" for one in attrs.fields(PoolSettings)]
+    return "\n".join(["| setting | default | |", "|---|---|---|", *rows])
+
+
+def events_table() -> str:
+    """Every event that a pool emits, from its docstring."""
+    lines = ["| event | fields | |", "|---|---|---|"]
+    for event in get_args(events.PoolEvent):
+        fields = ", ".join(f"`{field.name}`" for field in attrs.fields(event)) or "—"
+        meaning = re.sub(r"\s+", " ", inspect.cleandoc(event.__doc__)).replace("``", "`")
+        lines.append(f"| `{event.__name__}` | {fields} | {meaning} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(("mark", "table"), [("settings", settings_table), ("events", events_table)])
+def test_a_table_of_the_pool_page_is_the_codes(mark: str, table: Callable[[], str]) -> None:
+    """To renew it: put what this test expects between the two marks."""
+    text = (ROOT / "docs" / "pool.md").read_text()
+    found = re.search(rf"<!-- {mark}: begin -->\n(.*?)\n?<!-- {mark}: end -->", text, re.DOTALL)
+    assert found is not None
+    assert found[1] == table()
+
+
+def test_every_event_has_a_form_in_the_log() -> None:
+    """A new event is written about with a level of its own."""
+    assert set(log.FORMS) == set(get_args(events.PoolEvent))

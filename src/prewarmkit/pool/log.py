@@ -31,11 +31,11 @@ from prewarmkit.pool.events import (
     TargetResumed,
 )
 
-__all__ = ["log_event"]
+__all__ = ["FORMS", "log_event"]
 
 logger = logging.getLogger("prewarmkit.pool")
 
-_FORMS: Mapping[type, tuple[int, Callable[[Any], str]]] = {
+FORMS: Mapping[type, tuple[int, Callable[[Any], str]]] = {
     PoolStarted: (logging.INFO, lambda e: f"started with {e.concurrency} workers"),
     PoolStopped: (
         logging.INFO,
@@ -69,7 +69,7 @@ _FORMS: Mapping[type, tuple[int, Callable[[Any], str]]] = {
 
 def log_event(pool: str, event: object) -> None:
     """Write an event to the log; a target's own events are nobody's here."""
-    level, words = _FORMS.get(type(event), (logging.DEBUG, repr))
+    level, words = FORMS.get(type(event), (logging.DEBUG, repr))
     if logger.isEnabledFor(level):
         logger.log(level, "pool %s: %s", pool, words(event), extra=_fields(pool, event))
 

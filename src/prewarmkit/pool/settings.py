@@ -87,7 +87,7 @@ class PoolSettings:
     failure_ttl_seconds: float = field(default=30.0, validator=_at_least(0))
     lookup_cache_seconds: float = field(default=5.0, validator=_at_least(0))
     down_seconds: float = field(default=30.0, validator=_above_zero)
-    breaker_failures: int = field(default=20, validator=_whole(0))
+    breaker_failures: int = field(default=10, validator=_whole(0))
     deadline_seconds: float = field(default=900.0, validator=_above_zero)
     target_concurrency: int | None = field(default=None, validator=attrs.validators.optional(_whole(1)))
     live_workers: int = field(default=0, validator=_whole(0))
