@@ -206,6 +206,9 @@ async def test_a_pool_finds_out_how_many_a_target_takes(source: UnreadSource, ta
         before = pool.stats().deferred
         await pool.join(timeout=20)
         assert target.most_at_once <= 8
+        limit = pool.stats().targets["bot"].limit
+        assert limit is not None
+        assert 1 <= limit <= 16
         assert pool.stats().deferred - before < 60
         assert pool.stats().failed == 0
 

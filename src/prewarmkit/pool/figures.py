@@ -33,10 +33,13 @@ def figures_of(core: Core, pump: Pump, *, running: bool) -> PoolStats:
 
 def _target_stats(core: Core, id_: str) -> TargetStats:
     counts = core.recorder.by_target.get(id_, {})
-    rest = core.book.resting(id_)
+    health = core.book.health(id_)
+    rest = health.resting()
     return TargetStats(
         **{figure: counts.get(figure, 0) for figure in ("succeeded", "failed", "retried", "deferred")},
         paused_for=rest.seconds if rest else 0.0,
         paused_reason=rest.reason if rest else None,
         is_down=rest.is_down if rest else False,
+        running=health.running,
+        limit=None if health.limit is None else health.limit.whole,
     )

@@ -36,6 +36,8 @@ class TargetStats:
         paused_for: Seconds that the target still rests; 0 if it works.
         paused_reason: Why it rests.
         is_down: Whether it refused altogether.
+        running: Media that it has now.
+        limit: Media that it may have at once, as found out (``PoolSettings.adaptive``); ``None``: nothing was.
     """
 
     succeeded: int = 0
@@ -45,6 +47,8 @@ class TargetStats:
     paused_for: float = 0.0
     paused_reason: str | None = None
     is_down: bool = False
+    running: int = 0
+    limit: int | None = None
 
 
 @frozen(kw_only=True)
