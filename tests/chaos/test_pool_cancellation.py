@@ -67,6 +67,14 @@ def new_store(kind: str, directory: Path, number: int) -> MediaStore:
     return AwaitedStore() if kind == "memory" else SqliteStore(directory / f"{number}.db")
 
 
+async def pass_steps(kind: str, step: int) -> None:
+    if kind == "memory":
+        for _ in range(step):
+            await checkpoint()
+    else:
+        await anyio.sleep(step * STEP_SECONDS)
+
+
 async def cancelled_at(kind: str, step: int, operation: Callable[[], Awaitable[object]]) -> bool:
     """Run it and cancel it at that step; whether it was in time."""
     finished = False
@@ -80,11 +88,7 @@ async def cancelled_at(kind: str, step: int, operation: Callable[[], Awaitable[o
     scope = anyio.CancelScope()
     async with anyio.create_task_group() as group:
         group.start_soon(run, scope)
-        if kind == "memory":
-            for _ in range(step):
-                await checkpoint()
-        else:
-            await anyio.sleep(step * STEP_SECONDS)
+        await pass_steps(kind, step)
         scope.cancel()
     return not finished
 
@@ -121,7 +125,24 @@ async def stop_at_once(pool: PrewarmPool) -> object:
     return await pool.stop(drain=False)
 
 
+async def join(pool: PrewarmPool) -> None:
+    await pool.join()
+
+
+async def start_anew(pool: PrewarmPool) -> None:
+    await pool.stop()
+    await pool.start()
+
+
+async def batch(pool: PrewarmPool) -> object:
+    await pool.stop()
+    return await pool.process_batch(4)
+
+
 OPERATIONS: dict[str, Operation] = {
+    "join": join,
+    "start": start_anew,
+    "process_batch": batch,
     "warm": warm_all,
     "enqueue": enqueue_some,
     "require": require,
@@ -183,6 +204,42 @@ async def test_a_host_that_is_cancelled_anywhere_leaves_nothing_leased(tmp_path:
             async with PrewarmPool(UnreadSource(), target, store, settings=SETTINGS) as pool:
                 await pool.join(timeout=10)
                 assert len(await store.list(State.READY)) == len(rows)
+        if not was_cancelled:
+            return
+    pytest.fail(f"more than {MOST_STEPS} steps")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_host_whose_task_asyncio_cancels_anywhere_leaves_nothing_leased(
+    tmp_path: Path, kind: str
+) -> None:
+    """`Task.cancel` goes through every shield: on the way in, in the block, and on the way out, once and twice."""
+    before = tasks_beside_this()
+    for step in range(MOST_STEPS):
+        target = ScriptedTarget(act=several_steps)
+        store = new_store(kind, tmp_path, step)
+
+        async def host(store: MediaStore = store, target: ScriptedTarget = target) -> None:
+            async with PrewarmPool(UnreadSource(), target, store, settings=SETTINGS) as pool:
+                await pool.enqueue_many(map(str, range(5)))
+                await pool.warm("asked.png")
+                await pool.join()
+
+        async with store:
+            await store.check_schema()
+            task = asyncio.ensure_future(host())
+            await pass_steps(kind, step)
+            was_cancelled = task.cancel()
+            if step % 2:
+                await checkpoint()
+                task.cancel()
+            await asyncio.wait({task})
+            assert task.cancelled() or task.exception() is None
+            rows = await store.list()
+            assert {row.state for row in rows} <= {State.PENDING, State.READY}, step
+            assert all(row.attempts == 0 for row in rows), step
+            assert tasks_beside_this() == before
         if not was_cancelled:
             return
     pytest.fail(f"more than {MOST_STEPS} steps")
