@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import random
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import anyio.lowlevel
 import pytest
 from waiting import eventually
 
-from prewarmkit import Media, PoolSettings, PrewarmPool, QueueFull, WarmTimeout
+from prewarmkit import Media, PoolSettings, PrewarmPool, QueueFull, WarmFailed, WarmTimeout
 from prewarmkit.media import Warmed
 from prewarmkit.pool.events import (
     LeaseLost,
@@ -29,7 +30,7 @@ from prewarmkit.pool.events import (
 from prewarmkit.pool.health import Health
 from prewarmkit.pool.state import Pause
 from prewarmkit.stores import Enqueued, MemoryStore, Outcome, SqliteStore, State, Turn
-from prewarmkit.stores.base import Job, Lease
+from prewarmkit.stores.base import Job, Lease, Looked, MediaId
 from prewarmkit.targets import RateLimited, SourceMissing, Transient
 from prewarmkit.testing.clock import FakeClock
 from prewarmkit.testing.stand_ins import ScriptedTarget, UnreadSource
@@ -107,6 +108,31 @@ async def test_who_asks_for_a_version_never_gets_another_ones_handle(source: Unr
             await anyio.lowlevel.checkpoint()
         handle = await pool.warm(Media("a", etag="2"), timeout=5)
         assert seen[handle.value] == "2"
+
+
+@pytest.mark.anyio
+async def test_a_failure_answers_those_too_who_looked_before_it(source: UnreadSource) -> None:
+    """Fifty callers, each of whom has seen the row before it failed: one upload, not one each."""
+    target = ScriptedTarget(script=lambda _media, _nth: SourceMissing("gone"), seconds=0.02)
+    failed: list[WarmFailed] = []
+
+    class SlowToLook(MemoryStore):
+        async def lookup_many(self, ids: Sequence[MediaId]) -> dict[MediaId, Looked]:
+            found = await super().lookup_many(ids)
+            await anyio.sleep(random.random() * 0.1)
+            return found
+
+    async def call(pool: PrewarmPool) -> None:
+        try:
+            await pool.warm("a", timeout=5)
+        except WarmFailed as error:
+            failed.append(error)
+
+    async with PrewarmPool(source, target, SlowToLook()) as pool, anyio.create_task_group() as callers:
+        for _ in range(50):
+            callers.start_soon(call, pool)
+    assert len(failed) == 50
+    assert target.calls == ["a"]
 
 
 # ── batches by hand ──────────────────────────────────────────────────────────

@@ -207,7 +207,13 @@ class Desk:
         """Queue it and wait with everybody else; ``None`` if other content landed than was asked for."""
         # Joined before it is queued, so that no landing can come between.
         with self.core.flights.join(asked.id) as flight:
-            answers = await self.enqueue([asked], priority=LIVE_PRIORITY, retry_failed=True)
+            answers = await self.enqueue([asked], priority=LIVE_PRIORITY)
+            if answers == [Enqueued.FAILED]:
+                # It may have failed since it was looked at: then that is the answer for a while, for this caller too.
+                ready = await self._ready_or_failed(asked)
+                if ready is not None:
+                    return ready
+                answers = await self.enqueue([asked], priority=LIVE_PRIORITY, retry_failed=True)
             patience = 0.0 if answers == [Enqueued.READY] else _RECHECK_SECONDS
             while True:
                 if flight.result is None and (closed := is_closed(asked.id)) is not None:
