@@ -325,6 +325,44 @@ async def change_all_ways(store: PostgresStore, plans: Watched) -> None:
     check(plans, "refuse", "drop")
 
 
+# ── leases ───────────────────────────────────────────────────────────────────
+
+HELD = """
+INSERT INTO media_cache (target, media_key, kind, priority, due_at, updated_at, rank, state, token, leased_at, lease_until)
+SELECT 'bot', format('held/%s.jpg', n), 'photo', 5, now(), now(), now() + interval '1 second' * (n % 60 + 60),
+       'warming', -n, now(), now() + interval '1 second' * (n % 60 + 90)
+FROM generate_series(1, 10000) AS n;
+UPDATE media_cache SET rank = now() WHERE token > -40"""
+
+
+@pytest.mark.parametrize("known", STATISTICS)
+async def test_a_turn_meets_those_leases_only_whose_time_may_have_come(
+    server: PostgresServer, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand others, of as many workers, are not walked over; one that was held on is looked at once."""
+    dsn = server.create_database()
+    try:
+        await anyio.to_thread.run_sync(run, dsn, "LOAD 'auto_explain'")
+    except psycopg.errors.UndefinedFile:
+        pytest.skip("this server has no auto_explain")
+    await full(dsn, Size(0, 0), known, has_autovacuum=False)
+    run(dsn, *HELD.split(";"))
+    async with watched(dsn, monkeypatch) as (store, plans):
+        await store.enqueue([job(f"{n}.jpg") for n in range(TIMES * BATCH)])
+        for _ in range(TIMES):
+            turn = await store.turn(lease=BATCH, targets=["bot"], lease_seconds=30)
+            assert len(turn.leased) == BATCH
+            assert turn.next_due == pytest.approx(30, abs=5)
+        looked_at = [
+            met(node)
+            for plan in plans.plans["sweep"]
+            for node in nodes(plan)
+            if node.get("Subplan Name") == "CTE filed"
+        ]
+        assert looked_at == [39, *[0] * (TIMES - 1)]
+        check(plans, "sweep", "soon", "lease_one")
+
+
 # ── heartbeats ───────────────────────────────────────────────────────────────
 
 

@@ -77,7 +77,7 @@ async def take_turn(
     targets: Collection[str] | None,
     lease_seconds: float,
 ) -> Turn:
-    """Settle, sweep, lease and count in one transaction."""
+    """Settle, sweep, lease and count in one transaction; what leases nothing has no need of a sweep."""
     groups = _grouped(settle)
     names = None if targets is None else sorted(set(targets))
     came: Cursor | None = None
@@ -85,8 +85,8 @@ async def take_turn(
     async with session.connection.pipeline():
         await session.send("plan")
         told = [(group, await _tell(session, query, group)) for query, group in groups.items() if group]
-        await session.send("sweep")
         if lease > 0:
+            await session.send("sweep")
             is_one = names is not None and len(names) == 1
             which = None if names is None else names[0] if is_one else text_array(names)
             query = "lease_one" if is_one else "lease_many"

@@ -207,3 +207,31 @@ class StoreQueueContract(StoreSuite):
         [again] = await self.lease(store)
         assert again.id == lost.id
         assert await store.heartbeat([held, lost], LEASE_SECONDS) == [lost]
+
+    async def test_a_lease_that_was_held_for_long_is_taken_back_when_nobody_holds_it_any_more(
+        self, store: MediaStore, clock: FakeClock
+    ) -> None:
+        """Its first time to run out has passed then; only the last one counts."""
+        await store.enqueue([job()])
+        [lease] = await self.lease(store)
+        for _ in range(4):
+            await self.advance(store, clock, LEASE_SECONDS - 20)
+            assert await store.heartbeat([lease], LEASE_SECONDS) == []
+            turn = await store.turn(lease=1)
+            assert list(turn.leased) == []
+            assert turn.next_due is not None
+            assert turn.next_due <= LEASE_SECONDS
+        await self.advance(store, clock, LEASE_SECONDS + 1)
+        [again] = await self.lease(store)
+        assert (again.id, again.attempt) == (lease.id, 2)
+
+    async def test_a_heartbeat_may_end_a_lease_sooner(self, store: MediaStore, clock: FakeClock) -> None:
+        """It says until when from now on, not how much longer."""
+        await store.enqueue([job()])
+        [lease] = await self.lease(store)
+        assert await store.heartbeat([lease], 5) == []
+        turn = await store.turn(lease=1)
+        assert turn.next_due is not None
+        assert turn.next_due <= 5
+        await self.advance(store, clock, 6)
+        assert len(await self.lease(store)) == 1

@@ -30,9 +30,9 @@ WHERE CASE WHEN o.handle IS NULL THEN m.state IN ('pending', 'failed')
 -- Waiting rows of the same content become ready with them.
 WITH settled AS (
     UPDATE {schema}.media_cache AS m
-    SET state = 'ready', attempts = 0, reason = NULL, stale = false, suspect = false, leased_at = NULL,
-        lease_until = NULL, updated_at = statement_timestamp(), handle = o.handle, handle_kind = o.handle_kind,
-        unique_id = o.unique_id, weak = o.weak::json, details = o.details::json,
+    SET state = 'ready', rank = NULL, attempts = 0, reason = NULL, stale = false, suspect = false,
+        leased_at = NULL, lease_until = NULL, updated_at = statement_timestamp(), handle = o.handle,
+        handle_kind = o.handle_kind, unique_id = o.unique_id, weak = o.weak::json, details = o.details::json,
         warmed_at = statement_timestamp(), expires_at = to_timestamp(o.expires)
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[],
                 $8::text[], $9::text[], $10::float8[]) WITH ORDINALITY
@@ -77,7 +77,7 @@ RETURNING o.n;
 -- name: fail
 -- $1 targets, $2 keys, $3 kinds, $4 tokens, $5 reasons.
 UPDATE {schema}.media_cache AS m
-SET state = 'failed', reason = o.reason, leased_at = NULL, lease_until = NULL,
+SET state = 'failed', rank = NULL, reason = o.reason, leased_at = NULL, lease_until = NULL,
     updated_at = statement_timestamp()
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[])
      WITH ORDINALITY AS o (target, media_key, kind, token, reason, n)
@@ -87,18 +87,29 @@ RETURNING o.n;
 
 -- name: sweep
 -- Takes back leases that ran out, and puts delayed rows whose time has come into the queue.
--- Both pass over rows that somebody works on; the next sweep meets them again.
-WITH lapsed AS MATERIALIZED (
+-- Of the leases it meets those whose time had come when somebody last looked; one that was held
+-- on since is filed under its new time. One without a rank was given by an older version.
+-- All pass over rows that somebody works on; the next sweep meets them again.
+WITH filed AS MATERIALIZED (
     SELECT ctid AS place FROM {schema}.media_cache
-    WHERE state = 'warming' AND lease_until <= statement_timestamp()
-    LIMIT 10000 FOR NO KEY UPDATE SKIP LOCKED
+    WHERE state = 'warming' AND rank <= statement_timestamp()
+    ORDER BY rank LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED
+), unfiled AS MATERIALIZED (
+    SELECT ctid AS place FROM {schema}.media_cache
+    WHERE state = 'warming' AND rank IS NULL
+    LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED
+), leases AS (
+    SELECT place FROM filed UNION ALL SELECT place FROM unfiled
 ), expired AS (
     UPDATE {schema}.media_cache AS m
     SET state = 'pending', due_at = statement_timestamp(),
         rank = statement_timestamp() + CASE priority WHEN 0 THEN {live} ELSE priority * {ageing} END,
         reason = coalesce(reason, 'crash: the lease ran out before an outcome came'),
         suspect = true, leased_at = NULL, lease_until = NULL, updated_at = statement_timestamp()
-    FROM lapsed WHERE m.ctid = lapsed.place
+    FROM leases WHERE m.ctid = leases.place AND m.lease_until <= statement_timestamp()
+), held AS (
+    UPDATE {schema}.media_cache AS m SET rank = lease_until
+    FROM leases WHERE m.ctid = leases.place AND m.lease_until > statement_timestamp()
 ), due AS MATERIALIZED (
     SELECT ctid AS place FROM {schema}.media_cache
     WHERE state = 'pending' AND rank IS NULL AND due_at <= statement_timestamp()
@@ -201,8 +212,8 @@ SELECT FROM {schema}.media_cache AS held
 -- name: leasing
 -- The end of each lease.
 UPDATE {schema}.media_cache AS m
-SET state = 'warming', rank = NULL, token = nextval({tokens}), attempts = least(m.attempts + 1, 32767),
-    leased_at = statement_timestamp(),
+SET state = 'warming', rank = statement_timestamp() + $3::float8 * interval '1 second',
+    token = nextval({tokens}), attempts = least(m.attempts + 1, 32767), leased_at = statement_timestamp(),
     lease_until = statement_timestamp() + $3::float8 * interval '1 second'
 FROM numbered WHERE m.ctid = numbered.place
 RETURNING numbered.n, m.target, m.media_key, m.kind, m.token, m.attempts, m.priority,
@@ -210,11 +221,11 @@ RETURNING numbered.n, m.target, m.media_key, m.kind, m.token, m.attempts, m.prio
           m.size, m.etag, m.sha256, m.content_type, m.filename;
 
 -- name: soon
--- Seconds until the next delayed row is due or lease runs out.
+-- Seconds until the next delayed row is due or lease runs out; early by what heartbeats have added since.
 SELECT extract(epoch FROM least(
     (SELECT due_at FROM {schema}.media_cache
      WHERE state = 'pending' AND rank IS NULL ORDER BY due_at LIMIT 1),
-    (SELECT min(lease_until) FROM {schema}.media_cache WHERE state = 'warming')
+    (SELECT rank FROM {schema}.media_cache WHERE state = 'warming' ORDER BY rank LIMIT 1)
 ) - statement_timestamp())::float8;
 
 -- name: waiting
@@ -246,15 +257,18 @@ WITH held AS MATERIALIZED (
     FOR NO KEY UPDATE OF m SKIP LOCKED
 ), beat AS (
     UPDATE {schema}.media_cache AS m
-    SET lease_until = statement_timestamp() + $5::float8 * interval '1 second'
+    SET lease_until = statement_timestamp() + $5::float8 * interval '1 second',
+        rank = least(m.rank, statement_timestamp() + $5::float8 * interval '1 second')
     FROM free WHERE m.ctid = free.place
 )
 SELECT n FROM held;
 
 -- name: heartbeat
--- $1 targets, $2 keys, $3 kinds, $4 tokens, $5 lease seconds. Writes one column that no index has.
+-- $1 targets, $2 keys, $3 kinds, $4 tokens, $5 lease seconds. Changes one column, which no index has; `rank`
+-- only where the lease is held for less than it was given for.
 UPDATE {schema}.media_cache AS m
-SET lease_until = statement_timestamp() + $5::float8 * interval '1 second'
+SET lease_until = statement_timestamp() + $5::float8 * interval '1 second',
+    rank = least(m.rank, statement_timestamp() + $5::float8 * interval '1 second')
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
      WITH ORDINALITY AS o (target, media_key, kind, token, n)
 WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind

@@ -1,0 +1,3 @@
+-- `rank` of a row that is warming is that time. Without it a sweep walked over all leases there are.
+UPDATE {schema}.media_cache SET rank = lease_until WHERE state = 'warming';
+DROP INDEX IF EXISTS {schema}.ix_media_cache_warming;
