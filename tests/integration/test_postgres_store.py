@@ -163,7 +163,7 @@ async def test_a_full_table_is_leased_from_by_index_alone(store: PostgresStore, 
             return "\n".join(str(row[0]) for row in cursor.fetchall())
 
         plans = {
-            "lease": plan("lease_one", "bot", 64, 60.0, None, None, None, None),
+            "lease": plan("lease_one", "bot", 64, 60.0, None, None, None, None, 8),
             "settle": plan(
                 "succeed",
                 "{bot}",
@@ -204,16 +204,6 @@ async def test_many_thousand_keys_go_in_at_once(store: PostgresStore) -> None:
     assert await store.counts() == {("bot", MediaKind.PHOTO, State.PENDING): 100_000}
     found = await store.lookup_many([each.id for each in jobs[:3_000]])
     assert len(found) == 3_000
-
-
-async def test_a_row_that_goes_back_to_waiting_takes_over_a_handle_of_the_same_turn(
-    store: PostgresStore,
-) -> None:
-    """Two keys of one content, one fails for now while the other succeeds: no second upload."""
-    await store.enqueue([job("a.png", sha256="S"), job("b.png", sha256="S")])
-    a, b = (await store.turn(lease=2)).leased
-    assert not (await store.turn([Succeeded(b, Warmed("H")), Retry(a, 60, "later")])).lost
-    assert (await store.lookup_many([a.id]))[a.id].state is State.READY
 
 
 async def test_a_turn_that_leases_nothing_takes_nothing_back_and_says_that_something_is_due(
