@@ -65,6 +65,9 @@ async def test_an_upgrade_from_each_version_equals_a_fresh_install(postgres_dsn:
         ],
         "INSERT INTO media_cache (target, media_key, kind, priority, due_at, updated_at, rank, state) "
         "VALUES ('bot', 'a.png', 'photo', 5, now(), now(), now(), 'pending')",
+        "INSERT INTO media_cache (target, media_key, kind, priority, due_at, updated_at, state, token, attempts, leased_at, "
+        "lease_until) SELECT 'bot', key, 'photo', 5, now(), now(), 'warming', 1, 1, now(), now() + span FROM (VALUES "
+        "('held.png', interval '1 hour'), ('left.png', interval '-1 second')) AS given (key, span)",
     )
     async with PostgresStore(postgres_dsn) as store:
         with pytest.raises(SchemaTooOld, match="python -m prewarmkit migrate"):
@@ -73,7 +76,8 @@ async def test_an_upgrade_from_each_version_equals_a_fresh_install(postgres_dsn:
         assert await store.migrate() == ALL[version:]
         assert await store.migrate() == []
         await store.check_schema()
-        assert [lease.id.key for lease in (await store.turn(lease=9)).leased] == ["a.png"]
+        leases = (await store.turn(lease=9)).leased
+        assert [(lease.id.key, lease.attempt) for lease in leases] == [("a.png", 1), ("left.png", 2)]
     assert await lines(postgres_dsn) == expected_catalogue()
 
 
@@ -138,7 +142,7 @@ async def test_an_index_that_was_left_half_built_is_built_again(postgres_dsn: st
     async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
         run(
             postgres_dsn,
-            "DELETE FROM prewarm_migrations WHERE version = 5",
+            "DELETE FROM prewarm_migrations WHERE version >= 5",
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_media_cache_failed'::regclass",
         )
         assert await store.migrate() == ALL[4:]

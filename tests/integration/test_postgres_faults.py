@@ -129,7 +129,7 @@ async def test_an_outcome_whose_turn_was_cut_off_after_its_commit_is_not_called_
     real = Session.send
 
     async def cut(self: Session, query: str, *values: Any) -> Any:
-        if query == "soon":  # the last of a turn: what went before is on its way
+        if query == "figures":  # the last of a turn: what went before is on its way
             await self.connection.execute("COMMIT")
             raise psycopg.OperationalError("the connection is lost")
         return await real(self, query, *values)

@@ -34,7 +34,7 @@ from prewarmkit.stores import (
     Retry,
     Succeeded,
 )
-from prewarmkit.stores.postgres import link
+from prewarmkit.stores.postgres import count, link
 from prewarmkit.stores.postgres.queries import queries_for
 from prewarmkit.testing.contracts.store import job
 from prewarmkit.testing.postgres import PostgresServer
@@ -162,6 +162,11 @@ def met(node: Mapping[str, Any]) -> float:
     return float((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
 
 
+def rows_of(plans: list[Mapping[str, Any]], part: str) -> list[float]:
+    """How many rows a named part of a plan had, in each of its runs."""
+    return [met(node) for plan in plans for node in nodes(plan) if node.get("Subplan Name") == part]
+
+
 @asynccontextmanager
 async def watched(dsn: str, patch: pytest.MonkeyPatch) -> AsyncGenerator[tuple[PostgresStore, Watched]]:
     """A store whose server tells the plan of each statement."""
@@ -185,6 +190,7 @@ async def watched(dsn: str, patch: pytest.MonkeyPatch) -> AsyncGenerator[tuple[P
         return connection
 
     patch.setattr(link, "connect", connect_and_listen)
+    patch.setattr(count, "_CHEAP_SECONDS", 0.0)  # counting meets every row that waits: not in these turns
     async with PostgresStore(make_conninfo(dsn, options=options), notify=False) as store:
         yield store, plans
 
@@ -305,7 +311,12 @@ async def work_all_ways(store: PostgresStore, plans: Watched, dsn: str) -> None:
         await anyio.sleep(0.06)
         await store.turn()
         settle = []
-        await store.enqueue([job(f"more/{time.monotonic_ns()}-{n}.jpg") for n in range(4 * BATCH)])
+        more = [
+            job(f"more/{time.monotonic_ns()}-{n}.jpg", priority=0 if n % 4 else 5) for n in range(6 * BATCH)
+        ]
+        await store.enqueue(more)
+    for query in ("lease_one", "lease_many"):
+        assert sum(rows_of(plans.plans[query], "CTE share")) > 0, "live rows left a share to the others"
     check(plans, "lease_one", "lease_many", "succeed", "put_back", "fail", "sweep", "soon", "heartbeat")
     leases = list((await store.turn(lease=BATCH, targets=["bot"])).leased)
     with psycopg.connect(dsn) as host:
@@ -323,6 +334,41 @@ async def change_all_ways(store: PostgresStore, plans: Watched) -> None:
         assert await store.invalidate(gone, rewarm=False)
         assert not await store.invalidate(gone, "H-none")
     check(plans, "refuse", "drop")
+
+
+# ── leases ───────────────────────────────────────────────────────────────────
+
+HELD = """
+INSERT INTO media_cache (target, media_key, kind, priority, due_at, updated_at, rank, state, token, leased_at, lease_until)
+SELECT 'bot', format('held/%s.jpg', n), 'photo', 5, now(), now(), now() + interval '1 second' * (n % 60 + 60),
+       'warming', -n, now(), now() + interval '1 second' * (n % 60 + 90)
+FROM generate_series(1, 10000) AS n;
+UPDATE media_cache SET rank = now() WHERE token > -40"""
+
+
+@pytest.mark.parametrize("known", STATISTICS)
+async def test_a_turn_meets_those_leases_only_whose_time_may_have_come(
+    server: PostgresServer, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand others, of as many workers, are not walked over; one that was held on is looked at once."""
+    dsn = server.create_database()
+    try:
+        await anyio.to_thread.run_sync(run, dsn, "LOAD 'auto_explain'")
+    except psycopg.errors.UndefinedFile:
+        pytest.skip("this server has no auto_explain")
+    await full(dsn, Size(0, 0), known, has_autovacuum=False)
+    run(dsn, *HELD.split(";"))
+    async with watched(dsn, monkeypatch) as (store, plans):
+        await store.enqueue([job(f"{n}.jpg") for n in range((TIMES + 1) * BATCH)])
+        settle: list[Outcome] = []
+        for _ in range(TIMES + 1):
+            turn = await store.turn(settle, BATCH, ["bot"], lease_seconds=30)
+            assert len(turn.leased) == BATCH
+            assert turn.next_due == pytest.approx(30, abs=5)
+            assert await store.heartbeat(turn.leased, 30) == []
+            settle = [Succeeded(lease, Warmed("H")) for lease in turn.leased]
+        assert rows_of(plans.plans["sweep"], "CTE filed") == [39, *[0] * TIMES]
+        check(plans, "sweep", "soon", "lease_one", "succeed", "heartbeat")
 
 
 # ── heartbeats ───────────────────────────────────────────────────────────────

@@ -163,7 +163,7 @@ async def test_a_full_table_is_leased_from_by_index_alone(store: PostgresStore, 
             return "\n".join(str(row[0]) for row in cursor.fetchall())
 
         plans = {
-            "lease": plan("lease_one", "bot", 64, 60.0, None, None, None, None),
+            "lease": plan("lease_one", "bot", 64, 60.0, None, None, None, None, 8),
             "settle": plan(
                 "succeed",
                 "{bot}",
@@ -206,14 +206,56 @@ async def test_many_thousand_keys_go_in_at_once(store: PostgresStore) -> None:
     assert len(found) == 3_000
 
 
-async def test_a_row_that_goes_back_to_waiting_takes_over_a_handle_of_the_same_turn(
-    store: PostgresStore,
+async def test_a_turn_that_leases_nothing_takes_nothing_back_and_says_that_something_is_due(
+    store: PostgresStore, postgres_dsn: str
 ) -> None:
-    """Two keys of one content, one fails for now while the other succeeds: no second upload."""
-    await store.enqueue([job("a.png", sha256="S"), job("b.png", sha256="S")])
-    a, b = (await store.turn(lease=2)).leased
-    assert not (await store.turn([Succeeded(b, Warmed("H")), Retry(a, 60, "later")])).lost
-    assert (await store.lookup_many([a.id]))[a.id].state is State.READY
+    """A flush has no use for rows: whoever wants some sweeps first."""
+    await store.enqueue([job("left"), job("later", delay=120)])
+    await store.turn(lease=1, lease_seconds=60)
+    assert (await store.turn()).next_due == pytest.approx(60, abs=2)
+    shift_rows(postgres_dsn, 61)
+    assert (await store.turn()).next_due == 0
+    assert await store.counts() == {
+        ("bot", MediaKind.DOCUMENT, State.WARMING): 1,
+        ("bot", MediaKind.DOCUMENT, State.PENDING): 1,
+    }
+    turn = await store.turn(lease=1, lease_seconds=100)
+    assert [lease.id.key for lease in turn.leased] == ["left"]
+    assert turn.next_due == pytest.approx(59, abs=2)
+
+
+async def test_thousands_of_leases_whose_time_comes_at_once_are_looked_at_in_steps(
+    store: PostgresStore, postgres_dsn: str
+) -> None:
+    """Those that are held stay; the others are taken back, all of them, over some turns."""
+    await store.enqueue([job(str(n)) for n in range(3_000)])
+    leases = (await store.turn(lease=3_000, lease_seconds=60)).leased
+    shift_rows(postgres_dsn, 59)
+    assert await store.heartbeat(leases[:1_500], 60) == []
+    shift_rows(postgres_dsn, 2)
+    await store.enqueue([job("another", delay=1_000)])
+    turns = [await store.turn(lease=1, targets=["nobody"]) for _ in range(3)]
+    assert turns[-1].next_due == pytest.approx(58, abs=5)
+    counts = await store.counts()
+    assert counts["bot", MediaKind.DOCUMENT, State.WARMING] == 1_500
+    assert counts["bot", MediaKind.DOCUMENT, State.PENDING] == 1_501
+    assert await store.heartbeat(leases[:1_500], 60) == []
+    assert len(await store.heartbeat(leases[1_500:], 60)) == 1_500
+
+
+async def test_a_lease_that_an_older_version_gave_runs_out_too(
+    store: PostgresStore, postgres_dsn: str
+) -> None:
+    """It filed none: a process of that version may still run while newer ones begin."""
+    await store.enqueue([job("held"), job("left")])
+    held, left = (await store.turn(lease=2)).leased
+    one(postgres_dsn, "UPDATE media_cache SET rank = NULL RETURNING 1")
+    assert not (await store.turn(lease=1)).leased
+    one(postgres_dsn, "UPDATE media_cache SET rank = NULL RETURNING 1")
+    shift_rows(postgres_dsn, 59)
+    assert await store.heartbeat([held]) == []
+    shift_rows(postgres_dsn, 2)
+    assert [lease.id for lease in (await store.turn(lease=2)).leased] == [left.id]
 
 
 # ── hints ────────────────────────────────────────────────────────────────────

@@ -23,7 +23,17 @@ from attrs import frozen
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["AGEING_SECONDS", "LIVE_RANK", "TRANSITIONS", "Move", "State", "Step", "rank_offset"]
+__all__ = [
+    "AGEING_SECONDS",
+    "LIVE_IN_A_ROW",
+    "LIVE_PRIORITY",
+    "LIVE_RANK",
+    "TRANSITIONS",
+    "Move",
+    "State",
+    "Step",
+    "rank_offset",
+]
 
 
 class State(StrEnum):
@@ -103,10 +113,17 @@ AGEING_SECONDS = 60.0
 """What one step of priority is worth in waiting: a row of priority p goes before every row
 that became due more than ``60 × p`` seconds after it, so nothing starves."""
 
+LIVE_PRIORITY = 0
+"""Of a row that somebody waits for now. It goes before all background work, `LIVE_IN_A_ROW` times."""
+
+LIVE_IN_A_ROW = 7
+"""Live rows that a store object hands out in a row while a background row is due: then that one comes,
+so that endless live requests leave background work an eighth. Without the one the other has all."""
+
 LIVE_RANK = -1e12
-"""Added to the rank of priority 0: somebody waits for it now, it goes before all background work."""
+"""Added to the rank of a live row: smaller than that of any background row."""
 
 
 def rank_offset(priority: int) -> float:
     """Seconds to add to the time a row became due; the smallest sum is served first."""
-    return LIVE_RANK if priority == 0 else priority * AGEING_SECONDS
+    return LIVE_RANK if priority == LIVE_PRIORITY else priority * AGEING_SECONDS

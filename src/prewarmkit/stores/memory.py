@@ -36,7 +36,7 @@ from prewarmkit.stores.base import (
 from prewarmkit.stores.clock import Moment, StoreClock, boot_seconds
 from prewarmkit.stores.lifecycle import Move, State
 from prewarmkit.stores.memory_table import MemoryKeyValue, Record, Table
-from prewarmkit.stores.rules import handle_of, is_new_version, merged, moment, states_of
+from prewarmkit.stores.rules import handle_of, is_new_version, merged, moment, states_of, tell_all
 from prewarmkit.stores.wakeups import Wakeups
 
 __all__ = ["MemoryStore"]
@@ -170,7 +170,7 @@ class MemoryStore:
     ) -> Turn:
         """See `MediaStore.turn`."""
         at = self._clock()
-        lost = [outcome for outcome in settle if not self._settle(outcome, at)]
+        lost = tell_all(settle, lambda outcome: self._settle(outcome, at))
         self._table.advance(at.now)
         return Turn(
             leased=self._lease(lease, targets, at.now, lease_seconds),

@@ -1,14 +1,15 @@
 """The rows of a `MemoryStore` and their order, synchronous and told the time; its small facts.
 
-Due rows stand in one heap a target, suspects (rows whose last lease ran out) in another,
-delayed rows and leases in heaps by time. A row has one valid entry in them at a time; an entry whose row has moved on is dropped when it
-comes up, so that moving a row never searches a heap.
+Due rows stand in heaps by target: the live ones, the others, and suspects (rows whose last
+lease ran out); delayed rows and leases in heaps by time. A row has one valid entry in them at
+a time; an entry whose row has moved on is dropped when it comes up, so that moving a row never
+searches a heap.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import count
 
@@ -16,7 +17,14 @@ from attrs import define, evolve, field
 
 from prewarmkit.media import Handle, Media, MediaKind
 from prewarmkit.stores.base import MediaId
-from prewarmkit.stores.lifecycle import TRANSITIONS, Move, State, rank_offset
+from prewarmkit.stores.lifecycle import (
+    LIVE_IN_A_ROW,
+    LIVE_PRIORITY,
+    TRANSITIONS,
+    Move,
+    State,
+    rank_offset,
+)
 
 __all__ = ["MemoryKeyValue", "Record", "Table"]
 
@@ -70,9 +78,11 @@ class Table:
     counts: Counter[tuple[str, MediaKind, State]] = field(
         init=False, factory=Counter[tuple[str, MediaKind, State]]
     )
-    _due: dict[str, Heap] = field(init=False, factory=dict[str, Heap])
+    _live: dict[str, Heap] = field(init=False, factory=dict[str, Heap])
+    _background: dict[str, Heap] = field(init=False, factory=dict[str, Heap])
     _suspects: dict[str, Heap] = field(init=False, factory=dict[str, Heap])
     _in_hand: tuple[Record, int] | None = field(init=False, default=None)
+    _in_a_row: int = field(init=False, default=0)
     _delayed: Heap = field(init=False, factory=Heap)
     _leases: Heap = field(init=False, factory=Heap)
     _by_content: dict[ContentKey, dict[MediaId, Record]] = field(
@@ -161,8 +171,8 @@ class Table:
         if due_at > now:
             heappush(self._delayed, (due_at, row.entry, row))
         else:
-            heaps = self._suspects if row.is_suspect else self._due
-            heap = heaps.setdefault(row.id.target, [])
+            heaps = self._live if row.priority == LIVE_PRIORITY else self._background
+            heap = (self._suspects if row.is_suspect else heaps).setdefault(row.id.target, [])
             heappush(heap, (due_at + rank_offset(row.priority), row.entry, row))
 
     def hold(self, row: Record, until: float) -> None:
@@ -181,13 +191,17 @@ class Table:
             self.schedule(row, now, now)
 
     def take(self, targets: Collection[str] | None) -> Record | None:
-        """The most urgent due row of these targets, out of its heap; a suspect only if none is in hand."""
-        heaps = list(self._heads(self._due, targets))
-        if not self._has_suspect_in_hand():
-            heaps += self._heads(self._suspects, targets)
-        if not heaps:
+        """The next row of these targets, out of its heap: live ones first, but not endlessly; a suspect only if none is in hand."""
+        live = list(self._heads(self._live, targets))
+        background = list(self._heads(self._background, targets))
+        if not self._has_suspect_in_hand() and (heap := _first(self._heads(self._suspects, targets))):
+            (live if heap[0][2].priority == LIVE_PRIORITY else background).append(heap)
+        is_live = bool(live) and not (background and self._in_a_row >= LIVE_IN_A_ROW)
+        heap = _first(live if is_live else background)
+        if heap is None:
             return None
-        row = heappop(min(heaps, key=lambda heap: heap[0][:2]))[2]
+        self._in_a_row = self._in_a_row + 1 if is_live else 0
+        row = heappop(heap)[2]
         row.token = next(self._tokens)
         if row.is_suspect:
             self._in_hand = row, row.token
@@ -219,6 +233,11 @@ class Table:
 
 def _content(row: Record) -> ContentKey:
     return row.id.target, row.media.sha256, row.id.kind, row.state
+
+
+def _first(heaps: Iterable[Heap]) -> Heap | None:
+    """That with the most urgent row."""
+    return min(heaps, key=lambda heap: heap[0][:2], default=None)
 
 
 def _has_moved_on(place: tuple[float, int, Record]) -> bool:

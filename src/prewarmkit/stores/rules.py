@@ -1,21 +1,35 @@
 """What every store decides alike, as pure functions over values.
 
-When a row is due again, what a second enqueue changes, and how a handle is made.
-This module knows no database and no clock.
+When a row is due again, what a second enqueue changes, whose turn it is, and how a handle is
+made. This module knows no database and no clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from attrs import evolve
 
 from prewarmkit.media import Handle, Media, MediaKind, Warmed
-from prewarmkit.stores.base import MediaId
-from prewarmkit.stores.lifecycle import State
+from prewarmkit.stores.base import Failed, Lease, MediaId, Outcome, Succeeded
+from prewarmkit.stores.lifecycle import LIVE_IN_A_ROW, LIVE_PRIORITY, State
 
-__all__ = ["handle_of", "is_new_version", "merged", "moment", "priority_of", "states_of"]
+__all__ = [
+    "background_share",
+    "handle_of",
+    "in_turns",
+    "is_new_version",
+    "live_in_a_row",
+    "merged",
+    "moment",
+    "priority_of",
+    "states_of",
+    "tell_all",
+]
+
+T = TypeVar("T")
 
 _SMALLEST_CLASS_BITS = 15  # below 32 KiB there is nothing to gain
 _MIDDLE, _LAST = 5, 9
@@ -59,6 +73,59 @@ def merged(known: Media, asked: Media) -> Media:
         content_type=asked.content_type or base.content_type,
         filename=asked.filename or base.filename,
     )
+
+
+# ── outcomes ─────────────────────────────────────────────────────────────────
+
+
+def tell_all(outcomes: Sequence[Outcome], tell: Callable[[Outcome], bool]) -> list[Outcome]:
+    """Tell the outcomes of a turn; return those that did not apply, as they were given.
+
+    Successes come last, so that rows that go back to waiting in this turn take over a handle
+    of the same content.
+    """
+    ordered = sorted(range(len(outcomes)), key=lambda place: _telling_order(outcomes[place]))
+    lost = [place for place in ordered if not tell(outcomes[place])]
+    return [outcomes[place] for place in sorted(lost)]
+
+
+def _telling_order(outcome: Outcome) -> int:
+    return 2 if isinstance(outcome, Succeeded) else 1 if isinstance(outcome, Failed) else 0
+
+
+# ── live and background ──────────────────────────────────────────────────────
+
+
+def in_turns(live: Sequence[T], background: Sequence[T], in_a_row: int) -> list[T]:
+    """Live rows, but after `LIVE_IN_A_ROW` of them the best background row, if there is one.
+
+    Args:
+        live: The live rows, best first.
+        background: The others.
+        in_a_row: How many live rows came since the last background row.
+    """
+    first = max(0, LIVE_IN_A_ROW - in_a_row)
+    ordered = list(live[:first])
+    for n, row in enumerate(background):
+        place = first + n * LIVE_IN_A_ROW
+        ordered += [row, *live[place : place + LIVE_IN_A_ROW]]
+    return ordered + list(live[first + len(background) * LIVE_IN_A_ROW :])
+
+
+def background_share(most: int, in_a_row: int) -> int:
+    """How many of the next ``most`` rows are background rows if there is no end of live ones."""
+    first = max(0, LIVE_IN_A_ROW - in_a_row)
+    return max(0, (most - first + LIVE_IN_A_ROW) // (LIVE_IN_A_ROW + 1))
+
+
+def live_in_a_row(leases: Iterable[Lease], before: int) -> int:
+    """How many live rows came since the last background row, after these; more than enough is not counted."""
+    for lease in leases:
+        before = min(before + 1, LIVE_IN_A_ROW) if lease.priority == LIVE_PRIORITY else 0
+    return before
+
+
+# ── handles ──────────────────────────────────────────────────────────────────
 
 
 def handle_of(id: MediaId, warmed: Warmed, *, now: float) -> Handle:  # noqa: A002

@@ -35,7 +35,7 @@ from prewarmkit.stores.base import (
 )
 from prewarmkit.stores.clock import StoreClock, boot_id, boot_seconds
 from prewarmkit.stores.lifecycle import State
-from prewarmkit.stores.rules import states_of
+from prewarmkit.stores.rules import live_in_a_row, states_of, tell_all
 from prewarmkit.stores.sqlite_db import Database
 from prewarmkit.stores.sqlite_rows import as_looked, as_row, id_columns, id_of, json_list
 from prewarmkit.stores.sqlite_work import SQL, Work
@@ -76,6 +76,7 @@ class SqliteStore:
         self._wakeups = Wakeups()
         self._budgets: dict[str, MemoryBudget] = {}
         self._suspect: tuple[int, int] | None = None
+        self._in_a_row = 0
 
     def __repr__(self) -> str:
         return f"SqliteStore({str(self._db.path)!r})"
@@ -131,14 +132,16 @@ class SqliteStore:
 
         def take_a_turn(connection: sqlite3.Connection) -> Turn:
             work = Work(connection, self._clock())
-            lost = [outcome for outcome in settle if not work.settle(outcome)]
+            lost = tell_all(settle, work.settle)
             work.expire()
             waiting = work.waiting(json_list(targets))
             leased = self._lease(work, lease, list(waiting), lease_seconds) if lease > 0 and waiting else []
             pending = sum(waiting.values()) - len(leased)
             return Turn(leased=leased, lost=lost, pending=pending, next_due=work.next_due())
 
-        return await self._db.write(take_a_turn)
+        turn = await self._db.write(take_a_turn)
+        self._in_a_row = live_in_a_row(turn.leased, self._in_a_row)
+        return turn
 
     def _lease(self, work: Work, most: int, targets: Sequence[str], lease_seconds: float) -> list[Lease]:
         """Lease; of the rows whose last lease ran out only one is in this process's hands at a time.
@@ -146,7 +149,9 @@ class SqliteStore:
         One of them may be what killed its process: it shall not take others of them with it again.
         """
         may_suspect = self._suspect is None or not work.is_held(*self._suspect)
-        leased, suspect = work.lease(most, targets, lease_seconds, may_suspect=may_suspect)
+        leased, suspect = work.lease(
+            most, targets, lease_seconds, may_suspect=may_suspect, in_a_row=self._in_a_row
+        )
         self._suspect = suspect if may_suspect else self._suspect
         return leased
 

@@ -26,8 +26,8 @@ from prewarmkit.stores.base import (
     Succeeded,
 )
 from prewarmkit.stores.clock import Moment
-from prewarmkit.stores.lifecycle import State, rank_offset
-from prewarmkit.stores.rules import is_new_version, merged
+from prewarmkit.stores.lifecycle import LIVE_PRIORITY, State, rank_offset
+from prewarmkit.stores.rules import background_share, in_turns, is_new_version, merged
 from prewarmkit.stores.sql import load_queries
 from prewarmkit.stores.sqlite_rows import (
     as_handle,
@@ -167,14 +167,21 @@ class Work:
         self.change("expire")
 
     def lease(
-        self, most: int, targets: Sequence[str], lease_seconds: float, *, may_suspect: bool
+        self, most: int, targets: Sequence[str], lease_seconds: float, *, may_suspect: bool, in_a_row: int
     ) -> tuple[list[Lease], tuple[int, int] | None]:
-        """Lease up to ``most`` due rows, most urgent first.
+        """Lease up to ``most`` due rows, in their turn.
+
+        Args:
+            most: At most 1 of them a suspect.
+            targets: Ids to lease for.
+            lease_seconds: How long they hold.
+            may_suspect: Whether a suspect may be among them.
+            in_a_row: Live rows that were leased since the last background row.
 
         Returns:
             The leases; and of the suspect among them, if there is one, its row's number and its token.
         """
-        chosen = self._heads(most, targets, may_suspect=may_suspect)
+        chosen = self._heads(most, targets, may_suspect=may_suspect, in_a_row=in_a_row)
         if not chosen:
             return [], None
         place = {id_: n for n, (_, id_, _) in enumerate(chosen)}
@@ -187,25 +194,32 @@ class Work:
         return [as_lease(row, token, self.at.now) for row in rows], suspect
 
     def _heads(
-        self, most: int, targets: Sequence[str], *, may_suspect: bool
+        self, most: int, targets: Sequence[str], *, may_suspect: bool, in_a_row: int
     ) -> list[tuple[float, int, bool]]:
-        """Rank, number and suspicion of the most urgent due rows: the best of each lane, and of these the best."""
+        """Rank, number and suspicion of the due rows whose turn it is: the best of each lane, and of these the best."""
         lanes = self.connection.execute(SQL["lanes"], {"targets": json.dumps(targets)}).fetchall()
-        best: list[tuple[float, int, bool]] = []
-        for target, suspect, priority in lanes:
-            if not suspect:
-                # Only what can still be among the best: a long urgent lane spares the others.
-                until = best[-1][0] if len(best) == most else None
-                best += self._head(target, priority, most, until=until)
-                best = sorted(best)[:most]
+        urgent = [(target, rank) for target, suspect, rank in lanes if not suspect and rank == LIVE_PRIORITY]
+        others = [(target, rank) for target, suspect, rank in lanes if not suspect and rank != LIVE_PRIORITY]
+        live = self._best(urgent, most)
+        background = self._best(others, max(most - len(live), background_share(most, in_a_row)))
         if may_suspect:
             suspects = [
-                head
-                for target, suspect, priority in lanes
+                (head, rank)
+                for target, suspect, rank in lanes
                 if suspect
-                for head in self._head(target, priority, 1, is_suspect=True)
+                for head in self._head(target, rank, 1, is_suspect=True)
             ]
-            best = sorted(best + sorted(suspects)[:1])[:most]
+            for head, rank in sorted(suspects)[:1]:
+                (live if rank == LIVE_PRIORITY else background).append(head)
+                live, background = sorted(live), sorted(background)
+        return in_turns(live, background, in_a_row)[:most]
+
+    def _best(self, lanes: Sequence[tuple[str, int]], most: int) -> list[tuple[float, int, bool]]:
+        best: list[tuple[float, int, bool]] = []
+        for target, priority in lanes if most else ():
+            # Only what can still be among the best: a long urgent lane spares the others.
+            until = best[-1][0] if len(best) == most else None
+            best = sorted(best + self._head(target, priority, most, until=until))[:most]
         return best
 
     def _head(

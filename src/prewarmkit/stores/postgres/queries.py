@@ -16,7 +16,8 @@ from prewarmkit.stores.sql import load_migrations, load_queries, migration_names
 __all__ = ["Migration", "migrations_for", "queries_for"]
 
 _LIVE_YEARS = -2000  # before every age that a row can have, and within what a timestamp holds
-_FRAGMENTS = ("looked", "sharable", "in_hand", "leasing")
+_FIRST_BACKGROUND = "1000-01-01 00:00:00+00"  # between the ranks of live rows and those of the others
+_FRAGMENTS = ("looked", "sharable", "in_hand", "shared", "leasing", "soon", "waiting")
 
 
 @frozen
@@ -67,6 +68,7 @@ def _places(schema: str) -> dict[str, Any]:
         "schema": sql.Identifier(schema),
         "tokens": sql.Literal(sql.Identifier(schema, "media_cache_token").as_string(None)),
         "live": sql.SQL("make_interval(years => {})").format(sql.Literal(_LIVE_YEARS)),
+        "background": sql.SQL("timestamptz {}").format(sql.Literal(_FIRST_BACKGROUND)),
         "ageing": sql.SQL("make_interval(secs => {})").format(sql.Literal(AGEING_SECONDS)),
     }
 

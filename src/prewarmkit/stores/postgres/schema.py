@@ -188,7 +188,7 @@ def schema_sql(schema: str = "public") -> str:
     """All that `migrate` would do to an empty schema, for people who apply SQL themselves."""
     name = sql.Identifier(schema)
     parts: list[str] = [
-        "-- prewarmkit's tables. Apply with psql -v ON_ERROR_STOP=1; the last part must run outside a transaction.",
+        "-- prewarmkit's tables. Apply with psql -v ON_ERROR_STOP=1, not in one transaction: it has its own.",
         *(
             []
             if schema == "public"

@@ -40,7 +40,7 @@ from prewarmkit.stores.postgres.listen import Listener, Notifier, channel_of
 from prewarmkit.stores.postgres.queries import queries_for
 from prewarmkit.stores.postgres.rows import as_looked, as_row, place_after, text_array
 from prewarmkit.stores.postgres.schema import Schema
-from prewarmkit.stores.postgres.work import Doubts, heartbeat, look_up, whole_turn
+from prewarmkit.stores.postgres.work import Carried, heartbeat, look_up, whole_turn
 from prewarmkit.stores.rules import states_of
 from prewarmkit.stores.wakeups import Wakeups
 
@@ -91,7 +91,7 @@ class PostgresStore:
         self._auto_migrate = auto_migrate
         self._wakeups = Wakeups()
         self._waiting = Waiting(lambda: self._link.read("waiting"))
-        self._doubts = Doubts()
+        self._carried = Carried()
         dsn = listen_dsn or (source if isinstance(source, str) else None)
         self._listener = Listener(dsn, channel_of(schema), self._wakeups) if notify and dsn else None
         self._notifier = Notifier(self._send_hint) if notify else None
@@ -230,13 +230,13 @@ class PostgresStore:
 
         async def take(session: Session) -> Turn:
             return await whole_turn(
-                session, self._waiting, self._doubts, settle, lease, targets, lease_seconds
+                session, self._waiting, self._carried, settle, lease, targets, lease_seconds
             )
 
         try:
             return await self._link.call(take, is_turn=True)
         except BaseException:
-            self._doubts.add(settle)  # it may have been committed all the same
+            self._carried.add(settle)  # it may have been committed all the same
             raise
 
     async def heartbeat(self, leases: Sequence[Lease], lease_seconds: float = 60.0) -> list[Lease]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from operator import itemgetter
 from typing import Any
 
 import psycopg
@@ -18,6 +19,7 @@ from psycopg.rows import TupleRow
 
 from prewarmkit.media import MediaKind, Warmed
 from prewarmkit.stores.base import Failed, Lease, Looked, MediaId, Outcome, Released, Retry, Succeeded, Turn
+from prewarmkit.stores.lifecycle import LIVE_PRIORITY
 from prewarmkit.stores.postgres.count import Waiting
 from prewarmkit.stores.postgres.link import Session
 from prewarmkit.stores.postgres.rows import (
@@ -30,8 +32,9 @@ from prewarmkit.stores.postgres.rows import (
     text_array,
     weak_text,
 )
+from prewarmkit.stores.rules import background_share, in_turns, live_in_a_row
 
-__all__ = ["REFUSALS", "Doubts", "heartbeat", "landed", "look_up", "whole_turn"]
+__all__ = ["REFUSALS", "Carried", "heartbeat", "landed", "look_up", "whole_turn"]
 
 logger = logging.getLogger("prewarmkit.stores")
 
@@ -45,24 +48,26 @@ _LOOK_UP = 500
 async def whole_turn(
     session: Session,
     waiting: Waiting,
-    doubts: Doubts,
+    carried: Carried,
     settle: Sequence[Outcome],
     lease: int,
     targets: Collection[str] | None,
     lease_seconds: float,
 ) -> Turn:
     """A turn that no single row holds up."""
-    if doubts.blocked:
-        _, doubts.blocked = await settle_singly(session, doubts.blocked)
+    if carried.blocked:
+        _, carried.blocked = await settle_singly(session, carried.blocked)
     try:
-        turn = await take_turn(session, waiting, doubts, settle, lease, targets, lease_seconds)
+        turn = await take_turn(session, waiting, carried, settle, lease, targets, lease_seconds)
     except (*REFUSALS, pg.LockNotAvailable):
         if not settle:
             raise
         lost, blocked = await settle_singly(session, settle)
-        doubts.blocked += blocked
-        turn = evolve(await take_turn(session, waiting, doubts, (), lease, targets, lease_seconds), lost=lost)
-    if asked := doubts.among(turn.lost):
+        carried.blocked += blocked
+        turn = evolve(
+            await take_turn(session, waiting, carried, (), lease, targets, lease_seconds), lost=lost
+        )
+    if asked := carried.among(turn.lost):
         applied = await landed(session, asked)
         turn = evolve(turn, lost=[outcome for outcome in turn.lost if outcome not in applied])
     return turn
@@ -71,66 +76,58 @@ async def whole_turn(
 async def take_turn(
     session: Session,
     waiting: Waiting,
-    doubts: Doubts,
+    carried: Carried,
     settle: Sequence[Outcome],
     lease: int,
     targets: Collection[str] | None,
     lease_seconds: float,
 ) -> Turn:
-    """Settle, sweep, lease and count in one transaction."""
+    """Settle, sweep, lease and count in one transaction; what leases nothing has no need of a sweep."""
     groups = _grouped(settle)
     names = None if targets is None else sorted(set(targets))
     came: Cursor | None = None
-    counted: Cursor | None = None
     async with session.connection.pipeline():
         await session.send("plan")
         told = [(group, await _tell(session, query, group)) for query, group in groups.items() if group]
-        await session.send("sweep")
         if lease > 0:
+            await session.send("sweep")
             is_one = names is not None and len(names) == 1
             which = None if names is None else names[0] if is_one else text_array(names)
             query = "lease_one" if is_one else "lease_many"
-            came = await session.send(query, which, lease, lease_seconds, *doubts.in_hand(settle))
-        soon = await session.send("soon")
-        if waiting.is_cheap:
-            counted = await session.send("waiting")
-    if counted is not None:
-        waiting.learn(await counted.fetchall())
-    [[next_due]] = await soon.fetchall()
-    rows = [] if came is None else sorted(await came.fetchall(), key=_place)
-    leased = [as_lease(row) for row in rows]
-    for row, each in zip(rows, leased, strict=True):
-        if _place(row) % 2:
-            doubts.suspect = each
+            share = background_share(lease, carried.in_a_row)
+            came = await session.send(query, which, lease, lease_seconds, *carried.in_hand(settle), share)
+        is_counted = waiting.is_cheap
+        figures = await session.send("figures" if is_counted else "soon")
+    [*_, next_due], *counted = await figures.fetchall()
+    if is_counted:
+        waiting.learn(counted)
     return Turn(
-        leased=leased,
+        leased=[] if came is None else carried.take(await came.fetchall()),
         lost=await _lost(told, settle),
         pending=waiting.of(names),
         next_due=None if next_due is None else max(0.0, next_due),
     )
 
 
-def _place(row: Sequence[Any]) -> int:
-    return int(row[0])
-
-
 # ── outcomes ─────────────────────────────────────────────────────────────────
 
 
 @define(eq=False)
-class Doubts:
-    """Outcomes of which the store cannot say yet what became of them, and a row that may kill.
+class Carried:
+    """What a store carries from turn to turn: outcomes in doubt, a row that may kill, whose turn it is.
 
     Attributes:
         unheard: Told in a turn whose answer never came: applied, or not.
         blocked: Not told yet, since somebody's open transaction has their rows locked. A row
             that stays locked until its lease is over is warmed again.
         suspect: The lease of the suspect that was handed out last; until it is over no other is.
+        in_a_row: Live rows that were handed out since the last background row.
     """
 
     unheard: set[tuple[MediaId, int]] = field(init=False, factory=set[tuple[MediaId, int]])
     blocked: list[Outcome] = field(init=False, factory=list[Outcome])
     suspect: Lease | None = field(init=False, default=None)
+    in_a_row: int = field(init=False, default=0)
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """A turn with these failed."""
@@ -152,6 +149,19 @@ class Doubts:
             return None, None, None, None
         id_ = self.suspect.id
         return id_.target, id_.key, id_.kind.value, self.suspect.token
+
+    def take(self, rows: Sequence[Sequence[Any]]) -> list[Lease]:
+        """Rows that were leased, as leases in their order."""
+        live: list[Lease] = []
+        background: list[Lease] = []
+        for row in sorted(rows, key=itemgetter(0)):
+            lease = as_lease(row)
+            (live if lease.priority == LIVE_PRIORITY else background).append(lease)
+            if row[0] % 2:
+                self.suspect = lease
+        leases = in_turns(live, background, self.in_a_row) if live else background
+        self.in_a_row = live_in_a_row(leases, self.in_a_row)
+        return leases
 
 
 @frozen

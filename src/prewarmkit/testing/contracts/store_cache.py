@@ -16,6 +16,7 @@ from prewarmkit.stores.base import (
     Failed,
     MediaId,
     MediaStore,
+    Retry,
     Succeeded,
 )
 from prewarmkit.stores.lifecycle import State
@@ -194,6 +195,15 @@ class StoreCacheContract(StoreSuite):
         for key in ("b.png", "c.png"):
             assert await self.state_of(store, job(key).id) is State.READY
         assert await self.lease(store) == []
+
+    async def test_a_row_that_goes_back_to_waiting_takes_over_a_handle_of_the_same_turn(
+        self, store: MediaStore
+    ) -> None:
+        """One of two keys of one content fails for now while the other succeeds: no second upload."""
+        await store.enqueue([job("a.png", sha256="S"), job("b.png", sha256="S")])
+        a, b = await self.lease(store, 2)
+        assert not (await store.turn([Succeeded(b, Warmed("H")), Retry(a, 60, "later")])).lost
+        assert await self.state_of(store, a.id) is State.READY
 
     # ── by hand ──────────────────────────────────────────────────────────────
 

@@ -83,6 +83,61 @@ class StoreQueueContract(StoreSuite):
         assert (len(first), len(second)) == (2, 3)
         assert len({lease.id for lease in [*first, *second]}) == 5
 
+    # ── live and background ──────────────────────────────────────────────────
+
+    @pytest.mark.parametrize("targets", [("bot",), ("bot", "other"), None], ids=["one", "two", "any"])
+    async def test_endless_live_rows_leave_an_eighth_to_background_rows(
+        self, store: MediaStore, targets: tuple[str, ...] | None
+    ) -> None:
+        """After seven in a row the best of the others comes, whichever target it is for."""
+        rest = targets[-1] if targets else "other"
+        await store.enqueue([job(f"live {n}", priority=0) for n in range(40)])
+        await store.enqueue([job(f"{9 - n}", priority=9 - n, target=rest) for n in range(9)])
+        for n in range(2):
+            leases = await self.lease(store, 16, targets=targets)
+            live = [f"live {14 * n + each}" for each in range(14)]
+            keys = [*live[:7], str(2 * n + 1), *live[7:], str(2 * n + 2)]
+            assert [lease.id.key for lease in leases] == keys
+
+    async def test_the_share_of_background_rows_adds_up_over_leases_of_any_size(
+        self, store: MediaStore
+    ) -> None:
+        """Who leases one row at a time gives them no less."""
+        await store.enqueue([job(f"live {n}", priority=0) for n in range(40)])
+        await store.enqueue([job(f"{n}") for n in range(9)])
+        came: list[str] = []
+        for most in [1] * 17 + [2, 3, 5, 5]:
+            leases = await self.lease(store, most)
+            assert len(leases) == most
+            came += [lease.id.key for lease in leases]
+        places = [place for place, key in enumerate(came, 1) if not key.startswith("live")]
+        assert places == [8, 16, 24, 32]
+        assert [came[place - 1] for place in places] == ["0", "1", "2", "3"]
+        assert [key for key in came if key.startswith("live")] == [f"live {n}" for n in range(28)]
+
+    @pytest.mark.parametrize("targets", [("bot",), None], ids=["one", "any"])
+    async def test_live_rows_that_nearly_fill_a_batch_leave_the_rest_of_the_share(
+        self, store: MediaStore, targets: tuple[str, ...] | None
+    ) -> None:
+        """One background row would be among the first sixteen as it is, and one more is due."""
+        await store.enqueue([job(f"live {n}", priority=0) for n in range(22)])
+        await self.lease(store, 7, targets=targets)
+        await store.enqueue([job(str(n)) for n in range(9)])
+        live = [f"live {n}" for n in range(7, 21)]
+        leases = await self.lease(store, 16, targets=targets)
+        assert [lease.id.key for lease in leases] == ["0", *live[:7], "1", *live[7:]]
+
+    async def test_either_kind_has_all_while_the_other_has_none(self, store: MediaStore) -> None:
+        """Nothing is held free; what a background row has waited for it gets when it comes."""
+        await store.enqueue([job(f"live {n}", priority=0) for n in range(12)])
+        assert len(await self.lease(store, 10)) == 10
+        await store.enqueue([job(str(n)) for n in range(20)])
+        keys = [lease.id.key for lease in await self.lease(store, 5)]
+        assert keys == ["0", "live 10", "live 11", "1", "2"]
+        assert [lease.id.key for lease in await self.lease(store, 20)] == [str(n) for n in range(3, 20)]
+        await store.enqueue([job("live again", priority=0), job("20")])
+        assert [lease.id.key for lease in await self.lease(store, 1)] == ["live again"]
+
     # ── outcomes ─────────────────────────────────────────────────────────────
 
     async def test_success_keeps_everything_that_the_target_said(
@@ -207,3 +262,31 @@ class StoreQueueContract(StoreSuite):
         [again] = await self.lease(store)
         assert again.id == lost.id
         assert await store.heartbeat([held, lost], LEASE_SECONDS) == [lost]
+
+    async def test_a_lease_that_was_held_for_long_is_taken_back_when_nobody_holds_it_any_more(
+        self, store: MediaStore, clock: FakeClock
+    ) -> None:
+        """Its first time to run out has passed then; only the last one counts."""
+        await store.enqueue([job()])
+        [lease] = await self.lease(store)
+        for _ in range(4):
+            await self.advance(store, clock, LEASE_SECONDS - 20)
+            assert await store.heartbeat([lease], LEASE_SECONDS) == []
+            turn = await store.turn(lease=1)
+            assert list(turn.leased) == []
+            assert turn.next_due is not None
+            assert turn.next_due <= LEASE_SECONDS
+        await self.advance(store, clock, LEASE_SECONDS + 1)
+        [again] = await self.lease(store)
+        assert (again.id, again.attempt) == (lease.id, 2)
+
+    async def test_a_heartbeat_may_end_a_lease_sooner(self, store: MediaStore, clock: FakeClock) -> None:
+        """It says until when from now on, not how much longer."""
+        await store.enqueue([job()])
+        [lease] = await self.lease(store)
+        assert await store.heartbeat([lease], 5) == []
+        turn = await store.turn(lease=1)
+        assert turn.next_due is not None
+        assert turn.next_due <= 5
+        await self.advance(store, clock, 6)
+        assert len(await self.lease(store)) == 1

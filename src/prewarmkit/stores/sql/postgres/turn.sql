@@ -1,5 +1,8 @@
 -- What a pump does: settle, sweep, lease, hold. Each statement names its parameters.
--- {live} and {ageing} are the order's constants (prewarmkit.stores.lifecycle).
+-- {live} and {ageing} are the order's constants (prewarmkit.stores.lifecycle), {background} the rank
+-- from which background rows begin. Whether a lease still holds is asked by CASE: rows that a call names
+-- are found by the primary key then, and never by the index of all leases, however small the planner
+-- takes that to be.
 
 -- name: plan
 -- Each statement below has one good plan, by index. Statistics of a table that fills and
@@ -7,6 +10,7 @@
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
        set_config('enable_sort', 'off', true), set_config('jit', 'off', true),
+       set_config('plan_cache_mode', 'force_generic_plan', true),
        set_config('lock_timeout', '250ms', true);
 
 -- name: brief
@@ -30,15 +34,15 @@ WHERE CASE WHEN o.handle IS NULL THEN m.state IN ('pending', 'failed')
 -- Waiting rows of the same content become ready with them.
 WITH settled AS (
     UPDATE {schema}.media_cache AS m
-    SET state = 'ready', attempts = 0, reason = NULL, stale = false, suspect = false, leased_at = NULL,
-        lease_until = NULL, updated_at = statement_timestamp(), handle = o.handle, handle_kind = o.handle_kind,
-        unique_id = o.unique_id, weak = o.weak::json, details = o.details::json,
+    SET state = 'ready', rank = NULL, attempts = 0, reason = NULL, stale = false, suspect = false,
+        leased_at = NULL, lease_until = NULL, updated_at = statement_timestamp(), handle = o.handle,
+        handle_kind = o.handle_kind, unique_id = o.unique_id, weak = o.weak::json, details = o.details::json,
         warmed_at = statement_timestamp(), expires_at = to_timestamp(o.expires)
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[],
                 $8::text[], $9::text[], $10::float8[]) WITH ORDINALITY
          AS o (target, media_key, kind, token, handle, handle_kind, unique_id, weak, details, expires, n)
     WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind
-      AND coalesce(m.state, '') = 'warming' AND m.token = o.token
+      AND CASE m.state WHEN 'warming' THEN m.token = o.token END
     RETURNING o.n, m.target, m.kind, m.sha256, m.handle, m.handle_kind, m.unique_id, m.weak, m.details,
               m.expires_at
 ), shared AS (
@@ -71,34 +75,45 @@ SET state = 'pending', due_at = statement_timestamp() + o.delay * interval '1 se
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::float8[], $6::text[], $7::smallint[])
      WITH ORDINALITY AS o (target, media_key, kind, token, delay, reason, refund, n)
 WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind
-  AND coalesce(m.state, '') = 'warming' AND m.token = o.token
+  AND CASE m.state WHEN 'warming' THEN m.token = o.token END
 RETURNING o.n;
 
 -- name: fail
 -- $1 targets, $2 keys, $3 kinds, $4 tokens, $5 reasons.
 UPDATE {schema}.media_cache AS m
-SET state = 'failed', reason = o.reason, leased_at = NULL, lease_until = NULL,
+SET state = 'failed', rank = NULL, reason = o.reason, leased_at = NULL, lease_until = NULL,
     updated_at = statement_timestamp()
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[])
      WITH ORDINALITY AS o (target, media_key, kind, token, reason, n)
 WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind
-  AND coalesce(m.state, '') = 'warming' AND m.token = o.token
+  AND CASE m.state WHEN 'warming' THEN m.token = o.token END
 RETURNING o.n;
 
 -- name: sweep
 -- Takes back leases that ran out, and puts delayed rows whose time has come into the queue.
--- Both pass over rows that somebody works on; the next sweep meets them again.
-WITH lapsed AS MATERIALIZED (
+-- Of the leases it meets those whose time had come when somebody last looked; one that was held
+-- on since is filed under its new time. One without a rank was given by an older version.
+-- All pass over rows that somebody works on; the next sweep meets them again.
+WITH filed AS MATERIALIZED (
     SELECT ctid AS place FROM {schema}.media_cache
-    WHERE state = 'warming' AND lease_until <= statement_timestamp()
-    LIMIT 10000 FOR NO KEY UPDATE SKIP LOCKED
+    WHERE state = 'warming' AND rank <= statement_timestamp()
+    ORDER BY rank LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED
+), unfiled AS MATERIALIZED (
+    SELECT ctid AS place FROM {schema}.media_cache
+    WHERE state = 'warming' AND rank IS NULL
+    LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED
+), leases AS (
+    SELECT place FROM filed UNION ALL SELECT place FROM unfiled
 ), expired AS (
     UPDATE {schema}.media_cache AS m
     SET state = 'pending', due_at = statement_timestamp(),
         rank = statement_timestamp() + CASE priority WHEN 0 THEN {live} ELSE priority * {ageing} END,
         reason = coalesce(reason, 'crash: the lease ran out before an outcome came'),
         suspect = true, leased_at = NULL, lease_until = NULL, updated_at = statement_timestamp()
-    FROM lapsed WHERE m.ctid = lapsed.place
+    FROM leases WHERE m.ctid = leases.place AND m.lease_until <= statement_timestamp()
+), held AS (
+    UPDATE {schema}.media_cache AS m SET rank = lease_until
+    FROM leases WHERE m.ctid = leases.place AND m.lease_until > statement_timestamp()
 ), due AS MATERIALIZED (
     SELECT ctid AS place FROM {schema}.media_cache
     WHERE state = 'pending' AND rank IS NULL AND due_at <= statement_timestamp()
@@ -110,32 +125,36 @@ FROM due WHERE m.ctid = due.place;
 
 -- name: lease_one
 -- $1 target, $2 most, $3 lease seconds; of the suspect that was handed out last $4 target, $5 key, $6 kind,
--- $7 token, or NULLs. A suspect comes only while none is held, and in its turn: if its rank is among the first.
--- Places are even, and odd for a suspect.
+-- $7 token, or NULLs; $8 background rows that come among the $2 however many live ones wait
+-- (prewarmkit.stores.rules). Live rows have the smallest ranks, so the first rows are the right ones
+-- unless background rows lack their share among them. A suspect comes only while none is held, and in its
+-- turn. Answers places, live ones and others for themselves, odd for a suspect.
 WITH suspect AS MATERIALIZED (
-    SELECT m.ctid AS place, m.rank FROM {schema}.media_cache AS m
+    SELECT m.ctid AS place, m.rank, m.rank < {background} AS is_live FROM {schema}.media_cache AS m
     WHERE m.state = 'pending' AND m.rank IS NOT NULL AND m.suspect AND m.target = $1::text
       AND NOT EXISTS ({in_hand})
-      AND coalesce(m.rank <= (
-          SELECT r.rank FROM {schema}.media_cache AS r
-          WHERE r.state = 'pending' AND r.rank IS NOT NULL AND NOT r.suspect AND r.target = $1::text
-          ORDER BY r.rank OFFSET $2::int - 1 LIMIT 1
-      ), true)
     ORDER BY m.rank LIMIT 1 FOR NO KEY UPDATE OF m SKIP LOCKED
-), others AS MATERIALIZED (
+), first AS MATERIALIZED (
+    SELECT place, rank, rank < {background} AS is_live, row_number() OVER () AS n FROM (
+        SELECT ctid AS place, rank FROM {schema}.media_cache
+        WHERE state = 'pending' AND rank IS NOT NULL AND NOT suspect AND target = $1::text
+        ORDER BY rank LIMIT $2::int FOR NO KEY UPDATE SKIP LOCKED
+    ) AS o
+), share AS MATERIALIZED (
     SELECT ctid AS place, rank FROM {schema}.media_cache
-    WHERE state = 'pending' AND rank IS NOT NULL AND NOT suspect AND target = $1::text
-    ORDER BY rank LIMIT $2::int - (SELECT count(*) FROM suspect) FOR NO KEY UPDATE SKIP LOCKED
-), numbered AS MATERIALIZED (
-    SELECT place, 2 * row_number() OVER () AS n FROM others
+    WHERE state = 'pending' AND rank IS NOT NULL AND NOT suspect AND target = $1::text AND rank >= {background}
+    ORDER BY rank OFFSET (SELECT count(*) FROM first WHERE NOT is_live)
+    LIMIT greatest(0, (SELECT count(*) FROM first WHERE is_live) + $8::int - $2::int) FOR NO KEY UPDATE SKIP LOCKED
+), {shared}, numbered AS (
+    SELECT place, 2 * n AS n FROM others WHERE 2 * n IS DISTINCT FROM (SELECT surplus FROM doubtful)
     UNION ALL
-    SELECT place, 2 * (SELECT count(*) FROM others WHERE others.rank < suspect.rank) + 1 FROM suspect
+    SELECT place, n FROM doubtful WHERE n IS DISTINCT FROM surplus
 )
 {leasing};
 
 -- name: lease_many
--- $1 targets, NULL for any, $2 most, $3 lease seconds, $4 to $7 as for `lease_one`. The best of each target,
--- and of these the best: looked for without a lock, then as many of each target locked as it has among them.
+-- $1 targets, NULL for any, the rest as for `lease_one`. The best of each target, and of these the best:
+-- looked for without a lock, then as many of each target locked as it has among them.
 -- Any target: a walk through the indexes from one to the next, not over the rows.
 WITH RECURSIVE found AS (
     (SELECT target FROM {schema}.media_cache
@@ -146,47 +165,68 @@ WITH RECURSIVE found AS (
         WHERE m.state = 'pending' AND m.rank IS NOT NULL AND NOT m.suspect AND m.target > found.target
         ORDER BY m.target, m.rank LIMIT 1
     ) AS following
-), doubtful AS (
+), found_suspect AS (
     (SELECT target FROM {schema}.media_cache
      WHERE $1::text[] IS NULL AND state = 'pending' AND rank IS NOT NULL AND suspect ORDER BY target, rank LIMIT 1)
     UNION ALL
-    SELECT following.target FROM doubtful CROSS JOIN LATERAL (
+    SELECT following.target FROM found_suspect CROSS JOIN LATERAL (
         SELECT m.target FROM {schema}.media_cache AS m
-        WHERE m.state = 'pending' AND m.rank IS NOT NULL AND m.suspect AND m.target > doubtful.target
+        WHERE m.state = 'pending' AND m.rank IS NOT NULL AND m.suspect AND m.target > found_suspect.target
         ORDER BY m.target, m.rank LIMIT 1
     ) AS following
-), shares AS MATERIALIZED (
-    SELECT target, suspect, count(*) AS most FROM (
-        (SELECT t.target, false AS suspect, best.rank
-         FROM (SELECT target FROM unnest($1::text[]) AS o (target) UNION ALL SELECT target FROM found) AS t CROSS JOIN LATERAL (
-             SELECT m.rank FROM {schema}.media_cache AS m
-             WHERE m.state = 'pending' AND m.rank IS NOT NULL AND NOT m.suspect AND m.target = t.target
-             ORDER BY m.rank LIMIT $2::int
-         ) AS best)
+), targets AS MATERIALIZED (
+    SELECT target FROM unnest($1::text[]) AS o (target) UNION ALL SELECT target FROM found
+), suspect AS MATERIALIZED (
+    SELECT t.target AS place, best.rank, best.rank < {background} AS is_live
+    FROM (SELECT target FROM unnest($1::text[]) AS o (target) UNION ALL SELECT target FROM found_suspect) AS t CROSS JOIN LATERAL (
+        SELECT m.rank FROM {schema}.media_cache AS m
+        WHERE m.state = 'pending' AND m.rank IS NOT NULL AND m.suspect AND m.target = t.target
+        ORDER BY m.rank LIMIT 1
+    ) AS best
+    WHERE NOT EXISTS ({in_hand})
+    ORDER BY best.rank LIMIT 1
+), first AS MATERIALIZED (
+    SELECT place, rank, rank < {background} AS is_live, row_number() OVER () AS n FROM (
+        SELECT t.target AS place, best.rank FROM targets AS t CROSS JOIN LATERAL (
+            SELECT m.rank FROM {schema}.media_cache AS m
+            WHERE m.state = 'pending' AND m.rank IS NOT NULL AND NOT m.suspect AND m.target = t.target
+            ORDER BY m.rank LIMIT $2::int
+        ) AS best
+        ORDER BY best.rank LIMIT $2::int
+    ) AS o
+), share AS MATERIALIZED (
+    SELECT t.target AS place, best.rank FROM targets AS t CROSS JOIN LATERAL (
+        SELECT m.rank FROM {schema}.media_cache AS m
+        WHERE m.state = 'pending' AND m.rank IS NOT NULL AND NOT m.suspect AND m.target = t.target AND m.rank >= {background}
+        ORDER BY m.rank LIMIT $8::int
+    ) AS best
+    ORDER BY best.rank OFFSET (SELECT count(*) FROM first WHERE NOT is_live)
+    LIMIT greatest(0, (SELECT count(*) FROM first WHERE is_live) + $8::int - $2::int)
+), {shared}, shares AS MATERIALIZED (
+    SELECT place AS target, is_live, is_suspect, count(*) AS most FROM (
+        SELECT place, is_live, false AS is_suspect FROM others WHERE 2 * n IS DISTINCT FROM (SELECT surplus FROM doubtful)
         UNION ALL
-        (SELECT t.target, true, best.rank
-         FROM (SELECT target FROM unnest($1::text[]) AS o (target) UNION ALL SELECT target FROM doubtful) AS t CROSS JOIN LATERAL (
-             SELECT m.rank FROM {schema}.media_cache AS m
-             WHERE m.state = 'pending' AND m.rank IS NOT NULL AND m.suspect AND m.target = t.target
-             ORDER BY m.rank LIMIT 1
-         ) AS best
-         WHERE NOT EXISTS ({in_hand})
-         ORDER BY best.rank LIMIT 1)
-        ORDER BY rank LIMIT $2::int
-    ) AS first
-    GROUP BY target, suspect
+        SELECT place, is_live, true FROM doubtful WHERE n IS DISTINCT FROM surplus
+    ) AS chosen
+    GROUP BY place, is_live, is_suspect
 ), wanted AS MATERIALIZED (
     SELECT best.place, best.rank, 0 AS odd FROM shares CROSS JOIN LATERAL (
         SELECT m.ctid AS place, m.rank FROM {schema}.media_cache AS m
-        WHERE m.state = 'pending' AND m.rank IS NOT NULL AND NOT m.suspect AND m.target = shares.target
+        WHERE m.state = 'pending' AND m.rank IS NOT NULL AND NOT m.suspect AND m.target = shares.target AND m.rank < {background}
         ORDER BY m.rank LIMIT shares.most FOR NO KEY UPDATE SKIP LOCKED
-    ) AS best WHERE NOT shares.suspect
+    ) AS best WHERE shares.is_live AND NOT shares.is_suspect
+    UNION ALL
+    SELECT best.place, best.rank, 0 FROM shares CROSS JOIN LATERAL (
+        SELECT m.ctid AS place, m.rank FROM {schema}.media_cache AS m
+        WHERE m.state = 'pending' AND m.rank IS NOT NULL AND NOT m.suspect AND m.target = shares.target AND m.rank >= {background}
+        ORDER BY m.rank LIMIT shares.most FOR NO KEY UPDATE SKIP LOCKED
+    ) AS best WHERE NOT shares.is_live AND NOT shares.is_suspect
     UNION ALL
     SELECT best.place, best.rank, 1 FROM shares CROSS JOIN LATERAL (
         SELECT m.ctid AS place, m.rank FROM {schema}.media_cache AS m
         WHERE m.state = 'pending' AND m.rank IS NOT NULL AND m.suspect AND m.target = shares.target
         ORDER BY m.rank LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
-    ) AS best WHERE shares.suspect
+    ) AS best WHERE shares.is_suspect
 ), numbered AS MATERIALIZED (
     SELECT place, 2 * row_number() OVER (ORDER BY rank) + odd AS n FROM wanted
 )
@@ -196,13 +236,40 @@ WITH RECURSIVE found AS (
 -- The suspect that was handed out last is still being warmed under that lease.
 SELECT FROM {schema}.media_cache AS held
         WHERE held.target = $4::text AND held.media_key = $5::text AND held.kind = $6::text
-          AND held.state = 'warming' AND held.token = $7::bigint
+          AND CASE held.state WHEN 'warming' THEN held.token = $7::bigint END
+
+-- name: shared
+-- In each lease, between looking and taking. `others`: the `first`, the last live ones given up for the
+-- `share` of background rows. `doubtful`: the suspect's place among them, and, if it makes one too many,
+-- the place of the surplus one (which may be its own): the last background row, but the last live one
+-- where background rows have no more than their share.
+others AS MATERIALIZED (
+    SELECT place, rank, is_live, n FROM first
+    WHERE NOT is_live OR n <= (SELECT count(*) FROM first WHERE is_live) - (SELECT count(*) FROM share)
+    UNION ALL
+    SELECT place, rank, false, $2::int + row_number() OVER () FROM share
+), doubtful AS MATERIALIZED (
+    SELECT o.place, o.is_live, o.n, CASE
+        WHEN o.all_others < $2::int THEN NULL
+        WHEN o.background + CASE WHEN o.is_live THEN 0 ELSE 1 END <= $8::int
+          THEN greatest(2 * o.last_live, CASE WHEN o.is_live THEN o.n END)
+        ELSE greatest(2 * o.last_background, CASE WHEN NOT o.is_live THEN o.n END) END AS surplus
+    FROM (
+        SELECT s.place, s.is_live, 2 * coalesce(before, 0) + 1 AS n, all_others, background, last_live, last_background
+        FROM suspect AS s CROSS JOIN LATERAL (
+            SELECT count(*) AS all_others, count(*) FILTER (WHERE NOT o.is_live) AS background,
+                   max(o.n) FILTER (WHERE o.is_live) AS last_live, max(o.n) FILTER (WHERE NOT o.is_live) AS last_background,
+                   max(o.n) FILTER (WHERE o.is_live = s.is_live AND o.rank <= s.rank) AS before
+            FROM others AS o
+        ) AS counted
+    ) AS o
+)
 
 -- name: leasing
 -- The end of each lease.
 UPDATE {schema}.media_cache AS m
-SET state = 'warming', rank = NULL, token = nextval({tokens}), attempts = least(m.attempts + 1, 32767),
-    leased_at = statement_timestamp(),
+SET state = 'warming', rank = statement_timestamp() + $3::float8 * interval '1 second',
+    token = nextval({tokens}), attempts = least(m.attempts + 1, 32767), leased_at = statement_timestamp(),
     lease_until = statement_timestamp() + $3::float8 * interval '1 second'
 FROM numbered WHERE m.ctid = numbered.place
 RETURNING numbered.n, m.target, m.media_key, m.kind, m.token, m.attempts, m.priority,
@@ -210,11 +277,11 @@ RETURNING numbered.n, m.target, m.media_key, m.kind, m.token, m.attempts, m.prio
           m.size, m.etag, m.sha256, m.content_type, m.filename;
 
 -- name: soon
--- Seconds until the next delayed row is due or lease runs out.
+-- Seconds until the next delayed row is due or lease runs out; early by what heartbeats have added since.
 SELECT extract(epoch FROM least(
     (SELECT due_at FROM {schema}.media_cache
      WHERE state = 'pending' AND rank IS NULL ORDER BY due_at LIMIT 1),
-    (SELECT min(lease_until) FROM {schema}.media_cache WHERE state = 'warming')
+    (SELECT rank FROM {schema}.media_cache WHERE state = 'warming' ORDER BY rank LIMIT 1)
 ) - statement_timestamp())::float8;
 
 -- name: waiting
@@ -233,6 +300,11 @@ FROM (
 ) AS part
 GROUP BY target;
 
+-- name: figures
+-- Both of these at once: the seconds of `soon` without a target, then the rows of `waiting`.
+SELECT NULL::text, NULL::bigint, ({soon})
+UNION ALL ({waiting});
+
 -- name: heartbeat_free
 -- As `heartbeat`, and passes over rows that somebody's open transaction has locked: they are ours still.
 WITH held AS MATERIALIZED (
@@ -240,7 +312,7 @@ WITH held AS MATERIALIZED (
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
          WITH ORDINALITY AS o (target, media_key, kind, token, n)
     JOIN {schema}.media_cache AS m ON m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind
-    WHERE coalesce(m.state, '') = 'warming' AND m.token = o.token
+    WHERE CASE m.state WHEN 'warming' THEN m.token = o.token END
 ), free AS MATERIALIZED (
     SELECT m.ctid AS place FROM held JOIN {schema}.media_cache AS m ON m.ctid = held.place
     FOR NO KEY UPDATE OF m SKIP LOCKED
@@ -252,11 +324,12 @@ WITH held AS MATERIALIZED (
 SELECT n FROM held;
 
 -- name: heartbeat
--- $1 targets, $2 keys, $3 kinds, $4 tokens, $5 lease seconds. Writes one column that no index has.
+-- $1 targets, $2 keys, $3 kinds, $4 tokens, $5 lease seconds. Changes one column, which no index has; `rank`
+-- only where the lease is held for less than it was given for.
 UPDATE {schema}.media_cache AS m
 SET lease_until = statement_timestamp() + $5::float8 * interval '1 second'
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
      WITH ORDINALITY AS o (target, media_key, kind, token, n)
 WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind
-  AND coalesce(m.state, '') = 'warming' AND m.token = o.token
+  AND CASE m.state WHEN 'warming' THEN m.token = o.token END
 RETURNING o.n;

@@ -12,7 +12,7 @@ UPDATE media_cache SET delayed = 1 WHERE state = 'pending';
 
 CREATE INDEX ix_media_cache_due ON media_cache (target, suspect, priority, due_at) WHERE state = 'pending';
 CREATE INDEX ix_media_cache_delayed ON media_cache (due_at) WHERE state = 'pending' AND delayed = 1;
--- Whose lease runs out next. (PostgreSQL's has leased_at, so that a heartbeat writes no index: here one costs little.)
+-- Whose lease runs out next. (In PostgreSQL a heartbeat writes no index: here one costs little.)
 CREATE INDEX ix_media_cache_warming ON media_cache (lease_until) WHERE state = 'warming';
 CREATE INDEX ix_media_cache_lookup ON media_cache (target, sha256, kind)
     WHERE state = 'ready' AND sha256 IS NOT NULL;
