@@ -318,7 +318,8 @@ WITH held AS MATERIALIZED (
     FOR NO KEY UPDATE OF m SKIP LOCKED
 ), beat AS (
     UPDATE {schema}.media_cache AS m
-    SET lease_until = statement_timestamp() + $5::float8 * interval '1 second'
+    SET lease_until = statement_timestamp() + $5::float8 * interval '1 second',
+        rank = least(m.rank, statement_timestamp() + $5::float8 * interval '1 second')
     FROM free WHERE m.ctid = free.place
 )
 SELECT n FROM held;
@@ -327,7 +328,8 @@ SELECT n FROM held;
 -- $1 targets, $2 keys, $3 kinds, $4 tokens, $5 lease seconds. Changes one column, which no index has; `rank`
 -- only where the lease is held for less than it was given for.
 UPDATE {schema}.media_cache AS m
-SET lease_until = statement_timestamp() + $5::float8 * interval '1 second'
+SET lease_until = statement_timestamp() + $5::float8 * interval '1 second',
+    rank = least(m.rank, statement_timestamp() + $5::float8 * interval '1 second')
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
      WITH ORDINALITY AS o (target, media_key, kind, token, n)
 WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind
