@@ -26,6 +26,7 @@ from prewarmkit import (
     RingQueue,
     SigningKey,
     SigV4Signer,
+    blocking,
 )
 from prewarmkit.sources import DirectorySource, MediaReader, MediaSource
 from prewarmkit.stores import MediaStore, MemoryStore, SqliteStore
@@ -118,6 +119,20 @@ async def host(settings: PoolSettings, client: httpx.AsyncClient) -> None:
     assert_type(await ring.dequeue(), Media)
     headers: Mapping[str, str] = signer.sign("GET", "https://host/key")
     del caches, transports, headers
+
+
+def blocking_host(source: MediaSource, bot: TelegramTarget, store: MediaStore) -> None:
+    """A host without an event loop."""
+    with blocking.PrewarmPool(source, bot, store, resources=[DirectTransport()]) as pool:
+        assert_type(pool.enqueue("a", kind="photo", delay=timedelta(minutes=1)), Enqueued)
+        assert_type(pool.enqueue_many(["a", Media("b", "video")]), list[Enqueued])
+        assert_type(pool.lookup("a", target=bot), Handle | None)
+        assert_type(pool.require("a"), Handle)
+        assert_type(pool.warm("a", timeout=1), Handle)
+        assert_type(pool.stats(), PoolStats)
+        assert_type(pool.call(source.head, "a"), ObjectInfo)
+        assert_type(pool.call(divmod, 7, 2), tuple[int, int])
+        pool.call(bot.send, 42, pool.warm("a"))
 
 
 async def reading(source: MediaSource) -> None:

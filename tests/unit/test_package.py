@@ -17,6 +17,7 @@ PUBLIC = [
     "prewarmkit.sources",
     "prewarmkit.targets",
     "prewarmkit.transports",
+    "prewarmkit.blocking",
 ]
 
 
@@ -48,6 +49,15 @@ def test_importing_the_package_loads_no_client_and_no_driver() -> None:
 def test_using_a_name_loads_no_driver_and_no_client_layer(name: str) -> None:
     """Signing, queueing and the pool need neither psycopg nor httpx."""
     assert not loaded_after(f"from prewarmkit import {name}") & {"psycopg", "psycopg_pool", "httpx"}
+
+
+def test_the_blocking_pool_loads_no_more_than_the_asynchronous_one() -> None:
+    """A script that warms from a directory needs neither psycopg nor httpx."""
+    assert not loaded_after("from prewarmkit.blocking import PrewarmPool") & {
+        "psycopg",
+        "psycopg_pool",
+        "httpx",
+    }
 
 
 @pytest.mark.parametrize("package", PUBLIC)
