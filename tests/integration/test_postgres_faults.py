@@ -11,9 +11,11 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
+from waiting import eventually
 
 from prewarmkit import PoolSettings, PrewarmPool, StoreError
 from prewarmkit.media import MediaKind, Warmed
+from prewarmkit.pool.events import MediaReady
 from prewarmkit.stores import Enqueued, Failed, Outcome, PostgresStore, Retry, State, Succeeded
 from prewarmkit.stores.postgres.link import Session
 from prewarmkit.testing.contracts.store import job
@@ -187,20 +189,80 @@ async def test_a_row_that_the_database_refuses_holds_up_no_other(
 async def test_a_row_that_somebody_has_locked_holds_up_no_other(
     store: PostgresStore, postgres_dsn: str
 ) -> None:
-    """An open transaction of a host: the others are settled now, that one when it is free."""
+    """An open transaction of a host: the others are settled now, that one is given back to be told again."""
     await store.enqueue([job(f"{n}.png") for n in range(6)])
     leases = (await store.turn(lease=4)).leased
     with psycopg.connect(postgres_dsn) as host:
         host.execute("SELECT FROM media_cache WHERE media_key = %s FOR UPDATE", [leases[0].id.key])
         began = time.monotonic()
-        turn = await store.turn([Succeeded(lease, Warmed("H")) for lease in leases], lease=1)
-        assert len(turn.leased) == 1
+        outcomes = [Succeeded(lease, Warmed("H")) for lease in leases]
+        turn = await store.turn(outcomes, lease=1)
+        assert (len(turn.leased), turn.lost, turn.deferred) == (1, [], outcomes[:1])
         assert (await store.counts())["bot", MediaKind.PHOTO, State.READY] == 3
         assert len((await store.turn(lease=1)).leased) == 1
         assert await store.heartbeat(leases[:1]) == []
         assert time.monotonic() - began < 5
-    await store.turn()
+    turn = await store.turn(outcomes[:1])
+    assert (turn.lost, turn.deferred) == ([], ())
     assert (await store.counts())["bot", MediaKind.PHOTO, State.READY] == 4
+
+
+async def test_two_hundred_locked_rows_cost_a_turn_no_more_than_one(
+    store: PostgresStore, postgres_dsn: str
+) -> None:
+    """They are found together; the wait for locks is one wait."""
+    await store.enqueue([job(f"{n:03}.png") for n in range(400)])
+    leases = (await store.turn(lease=400)).leased
+    with psycopg.connect(postgres_dsn) as host:
+        host.execute("SELECT FROM media_cache WHERE media_key < '200' FOR UPDATE")
+        began = time.monotonic()
+        turn = await store.turn([Succeeded(lease, Warmed("H")) for lease in leases])
+        assert time.monotonic() - began < 1.5  # a quarter of a second, and the time of a busy machine
+        assert len(turn.deferred) == 200
+    assert not (await store.turn(turn.deferred)).lost
+
+
+@pytest.mark.parametrize("is_released", [True, False])
+async def test_a_pool_keeps_what_it_could_not_tell_until_it_can(
+    store: PostgresStore, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch, is_released: bool
+) -> None:
+    """Nobody is told that it succeeded before the store has it; if it never can be told, the report says so."""
+    monkeypatch.setattr("prewarmkit.pool.life._FLUSH_SECONDS", 1.5)
+    target, events = ScriptedTarget(gate=anyio.Event()), list[object]()
+    await store.enqueue([job("a.png"), job("b.png")])
+    async with PrewarmPool(UnreadSource(), target, store, on_event=events.append) as pool:
+        await eventually(lambda: target.running == 2)
+        with psycopg.connect(postgres_dsn) as host:
+            host.execute("SELECT FROM media_cache WHERE media_key = 'a.png' FOR UPDATE")
+            assert target.gate is not None
+            target.gate.set()
+            await eventually(lambda: pool.stats().succeeded == 1)
+            assert [event.id.key for event in events if isinstance(event, MediaReady)] == ["b.png"]
+            if is_released:
+                host.rollback()
+                await pool.join(timeout=5)
+                assert pool.stats().succeeded == 2
+            report = await pool.stop()
+            assert report.unsettled == (0 if is_released else 1)
+    state = State.READY if is_released else State.WARMING
+    assert [row.id.key for row in await store.list(state)][:1] == ["a.png"]
+    assert target.calls == ["a.png", "b.png"]
+
+
+async def test_what_a_turn_without_an_answer_did_is_asked_about_whoever_turns_next(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another pool's turn on the same store does not make a landed outcome look lost; one that a sweep undid is lost."""
+    await store.enqueue([job("landed"), job("undone")])
+    landed, undone = (await store.turn(lease=2, lease_seconds=0.05)).leased
+    outcomes: list[Outcome] = [Succeeded(landed, Warmed("H")), Failed(undone, "x: y")]
+    await store.turn(outcomes[:1])
+    store._carried.add(outcomes)  # as if neither answer had come
+    await store.turn()  # somebody else's
+    await anyio.sleep(0.1)
+    await store.turn(lease=1, targets=["nobody"])  # sweeps
+    turn = await store.turn(outcomes)
+    assert list(turn.lost) == outcomes[1:]
 
 
 async def test_two_that_enqueue_the_same_keys_the_other_way_round_do_not_block_each_other(

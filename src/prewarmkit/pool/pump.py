@@ -37,6 +37,7 @@ LIVE_ROOM = 64
 
 _LONGEST_TROUBLE_SECONDS = 5.0
 _LINGER_SECONDS = 0.005
+_DEFERRED_SECONDS = 1.0
 _LOOK_SECONDS = 0.02
 _MOST_LOOKED_AT = 1000
 
@@ -62,6 +63,8 @@ class Pump:
     _is_paused: bool = field(init=False, default=False)
     _at_rest: tuple[float, int] = field(init=False, default=(-math.inf, 0))
     _outbox: list[Settled] = field(init=False, factory=list[Settled])
+    _deferred: list[Settled] = field(init=False, factory=list[Settled])
+    _deferred_until: float = field(init=False, default=-math.inf)
     _is_pressing: bool = field(init=False, default=False)
     _is_turning: bool = field(init=False, default=False)
     _telling: AbstractSet[MediaId] = field(init=False, factory=frozenset[MediaId])
@@ -89,6 +92,9 @@ class Pump:
         core, demand = self.core, self.demand
         lease = min(lease, self.rack.size - len(self.rack))
         asked, hints = core.book.awake() if targets is None else targets, demand.hints
+        if self._deferred and core.clock() >= self._deferred_until:
+            self._outbox[:0] = self._deferred
+            self._deferred.clear()
         batch, self._is_pressing = self._outbox.copy(), False
         self._outbox.clear()
         try:
@@ -101,12 +107,21 @@ class Pump:
         self._troubles = 0
         demand.pace(is_full=bool(batch) and 0 < lease == came)
         demand.learn(asked, wanted=lease, came=came, hints=hints, next_due=turn.next_due)
-        self._apply(batch, turn.lost)
+        self._apply(self._put_aside(batch, turn.deferred), turn.lost)
         self._stock(turn.leased)
         self._share_out()
         core.recorder.pending = turn.pending + self._at_rest[1]
         self.turned.turn()
         return came
+
+    def _put_aside(self, batch: Sequence[Settled], deferred: Sequence[Outcome]) -> Sequence[Settled]:
+        """Keep what the store could not be told, its rows being locked, for a while; the rest of the batch."""
+        if not deferred:
+            return batch
+        tokens = {outcome.lease.token for outcome in deferred}
+        self._deferred += [settled for settled in batch if settled[0].outcome.lease.token in tokens]
+        self._deferred_until = self.core.clock() + _DEFERRED_SECONDS
+        return [settled for settled in batch if settled[0].outcome.lease.token not in tokens]
 
     async def _store_turn(self, outcomes: list[Outcome], lease: int, targets: Collection[str]) -> Turn:
         # Shielded: a turn that was committed but not heard of would cost each of its
@@ -356,7 +371,7 @@ class Pump:
     @property
     def unsettled(self) -> int:
         """Outcomes that the store does not have yet."""
-        return len(self._outbox)
+        return len(self._outbox) + len(self._deferred)
 
     def give_back_unstarted(self) -> int:
         """Put what nobody began on its way back; how many."""
@@ -366,17 +381,19 @@ class Pump:
 
     def give_back_held(self) -> None:
         """Put what was cut off without an outcome on its way back."""
-        told = {verdict.outcome.lease.token for verdict, _ in self._outbox}
+        told = {verdict.outcome.lease.token for verdict, _ in (*self._outbox, *self._deferred)}
         self._give_back([lease for lease in self.held.values() if lease.token not in told])
 
     async def flush(self, seconds: float) -> None:
         """Settle all that is left, within that time and come what may; `unsettled` says what stayed."""
         wait = 0.1
         with anyio.move_on_after(seconds, shield=True):
-            while self._outbox:
+            while self.unsettled:
+                self._deferred_until = -math.inf
                 try:
                     await self.turn(0)
                 except StoreError as error:
                     logger.error("last turn: %s; next try in %.3g s", error, wait)  # noqa: TRY400 - the message says all
-                    await anyio.sleep(wait)
+                if self.unsettled:
+                    await anyio.sleep(wait)  # where the time may be over: a turn is shielded
                     wait *= 2

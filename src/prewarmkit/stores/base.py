@@ -152,6 +152,8 @@ class Turn:
     Attributes:
         leased: Rows that are ours now, most urgent first.
         lost: Outcomes that changed nothing: their lease had run out, or the row had moved on.
+        deferred: Outcomes that were not told, since somebody's open transaction has their rows locked:
+            the leases hold, and the outcomes are to be told again.
         pending: Rows of these targets that wait, delayed ones included, leased ones not.
         next_due: Seconds until the earliest row that is not due yet, or until the earliest lease
             of anybody runs out; ``None``: there is neither.
@@ -159,6 +161,7 @@ class Turn:
 
     leased: Sequence[Lease] = ()
     lost: Sequence[Outcome] = ()
+    deferred: Sequence[Outcome] = ()
     pending: int = 0
     next_due: float | None = None
 

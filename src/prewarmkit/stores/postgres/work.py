@@ -8,7 +8,7 @@ This file knows the queries of ``turn.sql`` and nothing of connections.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -55,22 +55,47 @@ async def whole_turn(
     lease_seconds: float,
 ) -> Turn:
     """A turn that no single row holds up."""
-    if carried.blocked:
-        _, carried.blocked = await settle_singly(session, carried.blocked)
+
+    async def take(told: Sequence[Outcome]) -> Turn:
+        return await take_turn(session, waiting, carried, told, lease, targets, lease_seconds)
+
     try:
-        turn = await take_turn(session, waiting, carried, settle, lease, targets, lease_seconds)
-    except (*REFUSALS, pg.LockNotAvailable):
+        turn = await take(settle)
+    except pg.LockNotAvailable:
         if not settle:
             raise
-        lost, blocked = await settle_singly(session, settle)
-        carried.blocked += blocked
-        turn = evolve(
-            await take_turn(session, waiting, carried, (), lease, targets, lease_seconds), lost=lost
-        )
-    if asked := carried.among(turn.lost):
+        turn = await _take_around_locks(session, settle, take)
+    except REFUSALS:
+        if not settle:
+            raise
+        lost, deferred = await settle_singly(session, settle)
+        turn = evolve(await take(()), lost=lost, deferred=deferred)
+    if asked := carried.among(settle, turn):
         applied = await landed(session, asked)
         turn = evolve(turn, lost=[outcome for outcome in turn.lost if outcome not in applied])
     return turn
+
+
+async def _take_around_locks(
+    session: Session, settle: Sequence[Outcome], take: Callable[[Sequence[Outcome]], Awaitable[Turn]]
+) -> Turn:
+    """A turn that leaves out the outcomes whose rows somebody's open transaction has locked."""
+    locked = await _locked(session, settle)
+    told = [outcome for place, outcome in enumerate(settle) if place not in locked]
+    try:
+        turn = await take(told)
+    except pg.LockNotAvailable:
+        told = []  # more have been locked meanwhile: the next turn looks again
+        turn = await take(told)
+    told_tokens = {outcome.lease.token for outcome in told}
+    return evolve(turn, deferred=[one for one in settle if one.lease.token not in told_tokens])
+
+
+async def _locked(session: Session, settle: Sequence[Outcome]) -> set[int]:
+    """The places of those whose rows are ours and locked."""
+    tokens = number_array([outcome.lease.token for outcome in settle])
+    rows = await session.rows("locked", *id_arrays([outcome.lease.id for outcome in settle]), tokens)
+    return {int(row[0]) - 1 for row in rows}
 
 
 async def take_turn(
@@ -118,27 +143,25 @@ class Carried:
 
     Attributes:
         unheard: Told in a turn whose answer never came: applied, or not.
-        blocked: Not told yet, since somebody's open transaction has their rows locked. A row
-            that stays locked until its lease is over is warmed again.
         suspect: The lease of the suspect that was handed out last; until it is over no other is.
         in_a_row: Live rows that were handed out since the last background row.
     """
 
     unheard: set[tuple[MediaId, int]] = field(init=False, factory=set[tuple[MediaId, int]])
-    blocked: list[Outcome] = field(init=False, factory=list[Outcome])
     suspect: Lease | None = field(init=False, default=None)
     in_a_row: int = field(init=False, default=0)
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """A turn with these failed."""
-        self.unheard.update((outcome.lease.id, outcome.lease.token) for outcome in outcomes)
+        self.unheard.update(map(_name, outcomes))
 
-    def among(self, lost: Sequence[Outcome]) -> list[Outcome]:
-        """Those that a turn had told before; to be asked about once."""
+    def among(self, told: Sequence[Outcome], turn: Turn) -> list[Outcome]:
+        """Of what a turn found lost, that which had been told before; what it told is in doubt no more."""
         if not self.unheard:
             return []
-        asked = [outcome for outcome in lost if (outcome.lease.id, outcome.lease.token) in self.unheard]
-        self.unheard.clear()
+        asked = [outcome for outcome in turn.lost if _name(outcome) in self.unheard]
+        self.unheard.difference_update(map(_name, told))
+        self.unheard.update(map(_name, turn.deferred))  # not told this time
         return asked
 
     def in_hand(self, told: Sequence[Outcome]) -> Sequence[str | int | None]:
@@ -162,6 +185,10 @@ class Carried:
         leases = in_turns(live, background, self.in_a_row) if live else background
         self.in_a_row = live_in_a_row(leases, self.in_a_row)
         return leases
+
+
+def _name(outcome: Outcome) -> tuple[MediaId, int]:
+    return outcome.lease.id, outcome.lease.token
 
 
 @frozen
@@ -294,7 +321,11 @@ async def landed(session: Session, outcomes: Sequence[Outcome]) -> list[Outcome]
     held = [*id_arrays([outcome.lease.id for outcome in outcomes])]
     tokens = number_array([outcome.lease.token for outcome in outcomes])
     handles = [each.warmed.handle if isinstance(each, Succeeded) else None for each in outcomes]
-    rows = await session.rows("landed", *held, tokens, text_array(handles))
+    states = [
+        "ready" if isinstance(each, Succeeded) else "failed" if isinstance(each, Failed) else "pending"
+        for each in outcomes
+    ]
+    rows = await session.rows("landed", *held, tokens, text_array(handles), text_array(states))
     return [outcomes[int(row[0]) - 1] for row in rows]
 
 

@@ -18,15 +18,30 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 SELECT set_config('lock_timeout', '20ms', true);
 
 -- name: landed
--- $1 targets, $2 keys, $3 kinds, $4 tokens, $5 handles, NULL for what was no success. Rows that
--- are where an outcome with this token would have moved them, and that nobody has claimed since.
+-- $1 targets, $2 keys, $3 kinds, $4 tokens, $5 handles, NULL for what was no success, $6 states. Rows that
+-- are where an outcome with this token would have moved them, and that nobody has claimed since. One that
+-- a sweep has put back is a suspect.
 SELECT o.n
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[])
-     WITH ORDINALITY AS o (target, media_key, kind, token, handle, n)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[])
+     WITH ORDINALITY AS o (target, media_key, kind, token, handle, state, n)
 JOIN {schema}.media_cache AS m
   ON m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind AND m.token = o.token
-WHERE CASE WHEN o.handle IS NULL THEN m.state IN ('pending', 'failed')
-           ELSE m.state = 'ready' AND m.handle = o.handle END;
+WHERE m.state = o.state AND NOT m.suspect AND (o.handle IS NULL OR m.handle = o.handle);
+
+-- name: locked
+-- $1 targets, $2 keys, $3 kinds, $4 tokens. Places of leases that hold, and whose rows somebody's open
+-- transaction has locked.
+WITH held AS MATERIALIZED (
+    SELECT o.n, m.ctid AS place
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
+         WITH ORDINALITY AS o (target, media_key, kind, token, n)
+    JOIN {schema}.media_cache AS m ON m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind
+    WHERE CASE m.state WHEN 'warming' THEN m.token = o.token END
+), free AS MATERIALIZED (
+    SELECT m.ctid AS place FROM held JOIN {schema}.media_cache AS m ON m.ctid = held.place
+    FOR NO KEY UPDATE OF m SKIP LOCKED
+)
+SELECT n FROM held WHERE NOT EXISTS (SELECT FROM free WHERE free.place = held.place);
 
 -- name: succeed
 -- $1 targets, $2 keys, $3 kinds, $4 tokens, $5 handles, $6 delivered kinds, $7 unique ids,
