@@ -249,6 +249,24 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(
         assert len(await store.list()) == 5
 
 
+async def test_a_copy_from_before_an_upgrade_is_the_way_back(tmp_path: Path) -> None:
+    """As docs/stores.md says: made while a process is at work, it is a store by itself."""
+    async with SqliteStore(tmp_path / "p.db") as store:
+        await store.enqueue([job("a"), job("b")])
+        [lease] = (await store.turn(lease=1)).leased
+        await store.turn([Succeeded(lease, Warmed("H"))])
+        with contextlib.closing(sqlite3.connect(tmp_path / "p.db")) as shell:
+            shell.execute(f"VACUUM INTO '{tmp_path}/before.db'")
+        await store.enqueue([job("c")])
+    assert catalogue(tmp_path / "before.db") == catalogue(tmp_path / "p.db")
+    async with SqliteStore(tmp_path / "before.db") as store:
+        assert [(row.id.key, row.state) for row in await store.list()] == [
+            ("a", State.READY),
+            ("b", State.PENDING),
+        ]
+        assert len((await store.turn(lease=9)).leased) == 1
+
+
 # ── clocks ───────────────────────────────────────────────────────────────────
 
 

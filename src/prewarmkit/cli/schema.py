@@ -39,6 +39,12 @@ def add_sql(parser: argparse.ArgumentParser) -> None:
     """Teach a parser what ``sql`` may be told, and what to run."""
     parser.description = "Print the SQL that migrate would run on an empty database; needs no connection."
     _add_schema(parser)
+    parser.add_argument(
+        "--down-to",
+        type=int,
+        metavar="N",
+        help="print what takes the tables back to version N instead, for an earlier prewarmkit; 0 removes them",
+    )
     group = parser.add_argument_group("the original system's tables")
     group.add_argument(
         "--adopt",
@@ -66,7 +72,12 @@ def add_sql(parser: argparse.ArgumentParser) -> None:
             parser.error(f"--bot: {min(twice)!r} stands twice")
         if parsed.adopt and parsed.schema == parsed.original:
             parser.error("--schema: our media_cache needs another schema than the original's (--original)")
-        return _sql(parsed)
+        if parsed.adopt and parsed.down_to is not None:
+            parser.error("--down-to and --adopt print different scripts: ask for one")
+        try:
+            return _sql(parsed)
+        except ValueError as error:
+            parser.error(f"--down-to: {error}")
 
     parser.set_defaults(run=run)
 
@@ -108,9 +119,12 @@ def _verify(parsed: argparse.Namespace) -> int:
 
 def _sql(parsed: argparse.Namespace) -> int:
     from prewarmkit.stores.postgres.adoption import adoption_sql, undo_sql
+    from prewarmkit.stores.postgres.going_back import down_sql
     from prewarmkit.stores.postgres.schema import schema_sql
 
-    if parsed.undo:
+    if parsed.down_to is not None:
+        text = down_sql(parsed.schema, to=parsed.down_to)
+    elif parsed.undo:
         text = undo_sql(parsed.schema)
     elif parsed.adopt:
         text = adoption_sql(parsed.schema, bots=dict(parsed.bot), original=parsed.original)

@@ -371,7 +371,7 @@ class MemoryStore:
 
     def budget(self, name: str) -> Budget:
         """See `MediaStore.budget`."""
-        return self._budgets.setdefault(name, MemoryBudget())
+        return self._budgets.setdefault(name, MemoryBudget(lambda: self._clock().now))
 
     def state(self, name: str) -> KeyValue:
         """See `MediaStore.state`."""

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from prewarmkit.budget import Budget, MemoryBudget
+from prewarmkit.budget import Budget
 from prewarmkit.errors import QueueFull
 from prewarmkit.media import MediaKind
 from prewarmkit.stores.base import (
@@ -36,6 +36,7 @@ from prewarmkit.stores.base import (
 from prewarmkit.stores.clock import StoreClock, boot_id, boot_seconds
 from prewarmkit.stores.lifecycle import State
 from prewarmkit.stores.rules import live_in_a_row, states_of, tell_all
+from prewarmkit.stores.sqlite_budget import SqliteBudget
 from prewarmkit.stores.sqlite_db import Database
 from prewarmkit.stores.sqlite_rows import as_looked, as_row, id_columns, id_of, json_list
 from prewarmkit.stores.sqlite_work import SQL, Work
@@ -74,7 +75,6 @@ class SqliteStore:
         self._db = Database(Path(path), max_bytes)
         self._clock = StoreClock(clock)
         self._wakeups = Wakeups()
-        self._budgets: dict[str, MemoryBudget] = {}
         self._suspect: tuple[int, int] | None = None
         self._in_a_row = 0
 
@@ -281,8 +281,8 @@ class SqliteStore:
         return self._wakeups.listen()
 
     def budget(self, name: str) -> Budget:
-        """See `MediaStore.budget`; shared by what uses this store object, one process."""
-        return self._budgets.setdefault(name, MemoryBudget())
+        """See `MediaStore.budget`; shared by all processes on the file."""
+        return SqliteBudget(self._db, self._clock, name)
 
     def state(self, name: str) -> KeyValue:
         """See `MediaStore.state`."""

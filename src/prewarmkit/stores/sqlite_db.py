@@ -2,7 +2,8 @@
 
 WAL, so that readers never wait for a writer, and ``synchronous=FULL``: each commit is one
 fsync of the log, so what a call said is done survives a power cut as well as a kill -9 (as
-far as the disk keeps its own word). A batch shares its commit, and thereby its fsync. This
+far as the disk keeps its own word). A batch shares its commit, and thereby its fsync; a
+commit that a power cut may forget goes without, and reaches the disk with the next one. This
 file knows connections, transactions and errors; it must never know what a row means.
 """
 
@@ -79,12 +80,16 @@ class Database:
                     await anyio.to_thread.run_sync(self._writer.close)
         self._writer = self._reader = None
 
-    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``work`` in one transaction that holds the write lock from its start."""
+    async def write(self, work: Callable[[sqlite3.Connection], T], *, is_flushed: bool = True) -> T:
+        """Run ``work`` in one transaction that holds the write lock from its start.
+
+        Without ``is_flushed`` what it did survives this process at once, but a power cut only
+        with the next commit that is flushed.
+        """
         connection, turn = _opened(self._writer, self._write_turn, self.path)
 
         def transact() -> T:
-            with self._errors():
+            with self._errors(), _flushing(connection, is_flushed=is_flushed):
                 self._check_file()
                 try:
                     return _transaction(connection, work)
@@ -203,6 +208,18 @@ def _opened(
             f"The store on {path} is not open: enter it first with `async with SqliteStore(...)`."
         )
     return connection, turn
+
+
+@contextmanager
+def _flushing(connection: sqlite3.Connection, *, is_flushed: bool) -> Generator[None]:
+    if is_flushed:
+        yield
+        return
+    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA synchronous = FULL")
 
 
 def _transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -11,9 +11,9 @@ from attrs import frozen
 from psycopg import sql
 
 from prewarmkit.stores.lifecycle import AGEING_SECONDS
-from prewarmkit.stores.sql import load_migrations, load_queries, migration_names
+from prewarmkit.stores.sql import load_down, load_migrations, load_queries, migration_names
 
-__all__ = ["Migration", "migrations_for", "queries_for"]
+__all__ = ["Migration", "downs_for", "migrations_for", "queries_for"]
 
 _LIVE_YEARS = -2000  # before every age that a row can have, and within what a timestamp holds
 _FIRST_BACKGROUND = "1000-01-01 00:00:00+00"  # between the ranks of live rows and those of the others
@@ -48,19 +48,28 @@ def queries_for(schema: str) -> dict[str, bytes]:
 def migrations_for(schema: str, *, is_concurrent: bool = True) -> list[Migration]:
     """Every migration for ``schema``; without ``is_concurrent`` all can run in one transaction."""
     names = migration_names("postgres")
-    places = _places(schema)
     return [
-        Migration(
-            number,
-            names[number].removesuffix(".concurrently"),
-            _filled(
-                text,
-                places | {"concurrently": sql.SQL("CONCURRENTLY" if is_concurrent else "")},
-            ).as_string(None),
-            names[number].endswith(".concurrently"),
-        )
+        _migration(names[number], text, schema, is_concurrent=is_concurrent)
         for number, text in load_migrations("postgres")
     ]
+
+
+def downs_for(schema: str) -> list[Migration]:
+    """What takes each migration back, the newest first. Each may be run again, also where it finds nothing to do."""
+    return [
+        _migration(name, load_down("postgres", name), schema)
+        for _, name in sorted(migration_names("postgres").items(), reverse=True)
+    ]
+
+
+def _migration(name: str, text: str, schema: str, *, is_concurrent: bool = True) -> Migration:
+    concurrently = sql.SQL("CONCURRENTLY" if is_concurrent else "")
+    return Migration(
+        int(name[:4]),
+        name.removesuffix(".concurrently"),
+        _filled(text, _places(schema) | {"concurrently": concurrently}).as_string(None),
+        name.endswith(".concurrently"),
+    )
 
 
 def _places(schema: str) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """SQL that ships in the package: numbered migrations and named queries, plain files.
 
 A query stands in a file without a number under a line ``-- name: …``; code never builds SQL.
+Beside a migration ``0001_what.sql`` may stand ``0001_what.down.sql``, which takes it back.
 """
 
 from __future__ import annotations
 
 from importlib.resources import files
 
-__all__ = ["load_migrations", "load_queries", "load_text", "migration_names"]
+__all__ = ["load_down", "load_migrations", "load_queries", "load_text", "migration_names"]
+
+_DOWN = ".down.sql"
 
 
 def load_queries(dialect: str) -> dict[str, str]:
@@ -24,7 +27,7 @@ def load_queries(dialect: str) -> dict[str, str]:
 
 def load_migrations(dialect: str) -> list[tuple[int, str]]:
     """The migrations of ``dialect`` by number: files named ``0001_what.sql``."""
-    return [(int(name[:4]), text) for name, text in _files(dialect) if name[:4].isdigit()]
+    return [(int(name[:4]), text) for name, text in _files(dialect) if _is_migration(name)]
 
 
 def load_text(dialect: str, name: str) -> str:
@@ -34,7 +37,16 @@ def load_text(dialect: str, name: str) -> str:
 
 def migration_names(dialect: str) -> dict[int, str]:
     """The file name of each migration, without its ending."""
-    return {int(name[:4]): name.removesuffix(".sql") for name, _ in _files(dialect) if name[:4].isdigit()}
+    return {int(name[:4]): name.removesuffix(".sql") for name, _ in _files(dialect) if _is_migration(name)}
+
+
+def _is_migration(name: str) -> bool:
+    return name[:4].isdigit() and not name.endswith(_DOWN)
+
+
+def load_down(dialect: str, name: str) -> str:
+    """What takes the migration of that name back, see `migration_names`."""
+    return load_text(dialect, f"{name}{_DOWN}")
 
 
 def _files(dialect: str) -> list[tuple[str, str]]:

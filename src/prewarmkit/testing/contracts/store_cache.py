@@ -354,6 +354,19 @@ class StoreCacheContract(StoreSuite):
         assert 90 < await budget.take({"chat": []}) <= 100
         assert await budget.take({"other": [Window(1, 1)]}) == 0.0
 
+    async def test_what_was_spent_and_held_is_over_in_the_stores_time(
+        self, store: MediaStore, clock: FakeClock
+    ) -> None:
+        """The waits that are named end when they say."""
+        budget, chat = store.budget("bot"), [Window(2, 60)]
+        assert await budget.take({"chat": chat}, cost=2) == 0.0
+        await budget.hold("held", 50)
+        await self.advance(store, clock, 40)
+        assert 10 < await budget.take({"chat": chat}) <= 20.001
+        assert 0 < await budget.take({"held": []}) <= 10
+        await self.advance(store, clock, 21)
+        assert await budget.take({"chat": chat, "held": []}) == 0.0
+
     @pytest.mark.parametrize("cost", [0, -1, 3])
     async def test_a_cost_that_never_fits_is_an_error(self, store: MediaStore, cost: int) -> None:
         """Waiting for it would be waiting for ever."""

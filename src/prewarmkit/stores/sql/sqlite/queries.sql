@@ -202,6 +202,8 @@ DELETE FROM prewarm_clock WHERE seen < :before AND boot <> :boot;
 SELECT max(moment) FROM (
     SELECT max(seen) AS moment FROM prewarm_clock
     UNION ALL
+    SELECT max(written_at) FROM prewarm_budget
+    UNION ALL
     SELECT max(updated_at) FROM media_cache INDEXED BY ix_media_cache_ended
     WHERE state IN ('ready', 'failed') AND state = 'ready'
 );
