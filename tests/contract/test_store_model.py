@@ -351,18 +351,29 @@ class Model:
 
     # ── by hand ──────────────────────────────────────────────────────────────
 
-    def invalidate(self, id_: MediaId, value: str | None, *, rewarm: bool) -> bool:
+    def invalidate(
+        self, id_: MediaId, value: str | None, *, rewarm: bool, others: Collection[MediaId]
+    ) -> bool:
+        """``others`` have the refused handle for the same content."""
         line = self.lines.get(id_)
         if line is None or not line.handles or (value is not None and value not in line.handles):
             return False
-        if line.state in {State.READY, State.FAILED}:
-            if not rewarm:
-                del self.lines[id_]
-                return True
-            self.move(line, Move.INVALIDATE)
-            line.priority, line.due, line.reason = 0, self.now, "the handle was refused"
-        line.handles, line.is_stale = frozenset(), False
+        is_queued = line.state not in {State.READY, State.FAILED}
+        for other in others if is_queued else (id_, *others):
+            if not rewarm and not is_queued:
+                del self.lines[other]
+            else:
+                self._refuse(self.lines[other])
+        if is_queued:
+            line.handles, line.is_stale = frozenset(), False
+        elif rewarm:
+            line.priority = 0
         return True
+
+    def _refuse(self, line: Line) -> None:
+        self.move(line, Move.INVALIDATE)
+        line.due, line.reason = self.now, "the handle was refused"
+        line.handles, line.is_stale = frozenset(), False
 
     def requeue(self, *, target: str | None, reason: str | None, keys: Collection[str] | None) -> int:
         meant = [
@@ -546,9 +557,25 @@ class StoreMachine(RuleBasedStateMachine):
         if value == "its own":
             line = self.model.lines.get(id_)
             value = next(iter(line.handles), "none") if line is not None else "none"
+        others = self.with_the_same_handle(id_)
         assert self.call("invalidate", id_, value, rewarm=rewarm) == self.model.invalidate(
-            id_, value, rewarm=rewarm
+            id_, value, rewarm=rewarm, others=others
         )
+
+    def with_the_same_handle(self, id_: MediaId) -> list[MediaId]:
+        """Ready rows of the same content that have the very handle of this one: the model knows only which may."""
+        line, looked = self.model.lines.get(id_), self.call("lookup_many", IDS)
+        handle = looked[id_].handle if id_ in looked else None
+        if line is None or handle is None or line.media.sha256 is None:
+            return []
+        return [
+            other
+            for other, one in self.model.lines.items()
+            if other != id_
+            if (other.target, other.kind, one.media.sha256) == (id_.target, id_.kind, line.media.sha256)
+            if one.state is State.READY and looked[other].handle is not None
+            if looked[other].handle.value == handle.value
+        ]
 
     @rule(
         of=st.sampled_from([None, None, "a"]),

@@ -314,17 +314,29 @@ class MemoryStore:
         row = self._table.rows.get(id)
         if row is None or row.handle is None or (value is not None and row.handle.value != value):
             return False
-        now = self._clock().now
-        if not rewarm and not row.is_queued:
-            self._table.forget(row)
+        now, refused = self._clock().now, row.handle.value
+        is_dropped = not rewarm and not row.is_queued
+        for other in self._table.same_content(id.target, row.media, State.READY):
+            # Left to another key of the same content, it would come back to this one.
+            if other is not row and other.handle is not None and other.handle.value == refused:
+                self._refuse(other, now, is_dropped=is_dropped)
+        if row.is_queued:
+            row.handle, row.stale = None, False
             return True
-        if not row.is_queued:
-            self._table.move(row, Move.INVALIDATE, now)
-            row.priority, row.reason = 0, "the handle was refused"
-            self._table.schedule(row, now, now)
-            self._wakeups.notify()
-        row.handle, row.stale = None, False
+        if not is_dropped:
+            row.priority = 0
+        self._refuse(row, now, is_dropped=is_dropped)
         return True
+
+    def _refuse(self, row: Record, now: float, *, is_dropped: bool) -> None:
+        """A row that is not queued loses its handle: it is due again, or gone."""
+        if is_dropped:
+            self._table.forget(row)
+            return
+        self._table.move(row, Move.INVALIDATE, now)
+        row.reason, row.handle, row.stale = "the handle was refused", None, False
+        self._table.schedule(row, now, now)
+        self._wakeups.notify()
 
     async def requeue(
         self,

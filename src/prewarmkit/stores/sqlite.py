@@ -221,10 +221,13 @@ class SqliteStore:
         """See `MediaStore.invalidate`."""
 
         def refuse(connection: sqlite3.Connection) -> bool:
-            work = Work(connection, self._clock())
-            if not rewarm and work.change("drop", **id_columns(id), value=value):
-                return True
-            return work.change("refuse", **id_columns(id), value=value) > 0
+            work, named = Work(connection, self._clock()), {**id_columns(id), "value": value}
+            if not rewarm:
+                work.change("drop_same", **named)
+                if work.change("drop", **named):
+                    return True
+            work.change("refuse_same", **named)
+            return work.change("refuse", **named) > 0
 
         did = await self._db.write(refuse)
         if did:

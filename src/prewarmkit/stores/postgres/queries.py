@@ -17,7 +17,7 @@ __all__ = ["Migration", "downs_for", "migrations_for", "queries_for"]
 
 _LIVE_YEARS = -2000  # before every age that a row can have, and within what a timestamp holds
 _FIRST_BACKGROUND = "1000-01-01 00:00:00+00"  # between the ranks of live rows and those of the others
-_FRAGMENTS = ("looked", "sharable", "in_hand", "shared", "leasing", "soon", "waiting")
+_FRAGMENTS = ("looked", "sharable", "in_hand", "shared", "leasing", "soon", "waiting", "refused")
 
 
 @frozen

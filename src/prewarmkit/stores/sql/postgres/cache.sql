@@ -65,27 +65,51 @@ SELECT EXISTS (
     WHERE state = 'warming' AND ($1::text[] IS NULL OR target = ANY ($1::text[]))
 );
 
+-- name: refused
+-- $1 target, $2 key, $3 kind, $4 the handle that was refused, NULL for whichever it is. The row, and the
+-- ready rows that have that handle for the same content: left to them, it would come back to this one.
+named AS MATERIALIZED (
+    SELECT ctid AS place, state, target, kind, sha256, handle FROM {schema}.media_cache
+    WHERE target = $1::text AND media_key = $2::text AND kind = $3::text
+      AND handle IS NOT NULL AND ($4::text IS NULL OR handle = $4::text)
+    FOR NO KEY UPDATE
+), same AS MATERIALIZED (
+    SELECT m.ctid AS place FROM named JOIN {schema}.media_cache AS m
+      ON m.target = named.target AND m.sha256 = named.sha256 AND m.kind = named.kind
+    WHERE m.state = 'ready' AND m.sha256 IS NOT NULL AND m.handle = named.handle AND m.ctid <> named.place
+    FOR NO KEY UPDATE OF m SKIP LOCKED
+)
+
 -- name: refuse
--- $1 target, $2 key, $3 kind, $4 the handle that was refused, NULL for whichever it is.
--- A row that is queued already only loses it.
-UPDATE {schema}.media_cache
+-- As `refused`. A row that is queued already only loses its handle.
+WITH {refused}, others AS (
+    UPDATE {schema}.media_cache AS m
+    SET handle = NULL, handle_kind = NULL, unique_id = NULL, weak = NULL, details = NULL, warmed_at = NULL,
+        expires_at = NULL, stale = false, state = 'pending', attempts = 0, due_at = statement_timestamp(),
+        rank = statement_timestamp() + CASE priority WHEN 0 THEN {live} ELSE priority * {ageing} END,
+        reason = 'the handle was refused', updated_at = statement_timestamp()
+    FROM same WHERE m.ctid = same.place
+)
+UPDATE {schema}.media_cache AS m
 SET handle = NULL, handle_kind = NULL, unique_id = NULL, weak = NULL, details = NULL, warmed_at = NULL,
     expires_at = NULL, stale = false,
-    state = CASE WHEN state IN ('pending', 'warming') THEN state ELSE 'pending' END,
-    attempts = CASE WHEN state IN ('pending', 'warming') THEN attempts ELSE 0 END,
-    priority = CASE WHEN state IN ('pending', 'warming') THEN priority ELSE 0 END,
-    due_at = CASE WHEN state IN ('pending', 'warming') THEN due_at ELSE statement_timestamp() END,
-    rank = CASE WHEN state IN ('pending', 'warming') THEN rank ELSE statement_timestamp() + {live} END,
-    reason = CASE WHEN state IN ('pending', 'warming') THEN reason ELSE 'the handle was refused' END,
+    state = CASE WHEN m.state IN ('pending', 'warming') THEN m.state ELSE 'pending' END,
+    attempts = CASE WHEN m.state IN ('pending', 'warming') THEN attempts ELSE 0 END,
+    priority = CASE WHEN m.state IN ('pending', 'warming') THEN priority ELSE 0 END,
+    due_at = CASE WHEN m.state IN ('pending', 'warming') THEN due_at ELSE statement_timestamp() END,
+    rank = CASE WHEN m.state IN ('pending', 'warming') THEN rank ELSE statement_timestamp() + {live} END,
+    reason = CASE WHEN m.state IN ('pending', 'warming') THEN reason ELSE 'the handle was refused' END,
     updated_at = statement_timestamp()
-WHERE target = $1::text AND media_key = $2::text AND kind = $3::text
-  AND handle IS NOT NULL AND ($4::text IS NULL OR handle = $4::text);
+FROM named WHERE m.ctid = named.place;
 
 -- name: drop
--- As `refuse`, for a row that nobody wants any more.
-DELETE FROM {schema}.media_cache
-WHERE target = $1::text AND media_key = $2::text AND kind = $3::text AND state IN ('ready', 'failed')
-  AND handle IS NOT NULL AND ($4::text IS NULL OR handle = $4::text);
+-- As `refused`, for a row that nobody wants any more.
+WITH {refused}, others AS (
+    DELETE FROM {schema}.media_cache AS m USING same, named
+    WHERE m.ctid = same.place AND named.state IN ('ready', 'failed')
+)
+DELETE FROM {schema}.media_cache AS m USING named
+WHERE m.ctid = named.place AND named.state IN ('ready', 'failed');
 
 -- name: requeue
 -- $1 target, $2 kind, $3 how the reason begins, $4 keys, $5 most; NULL for any.

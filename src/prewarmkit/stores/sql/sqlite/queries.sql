@@ -146,6 +146,32 @@ WHERE id > :after AND (:states IS NULL OR state IN (SELECT value FROM json_each(
   AND (:targets IS NULL OR target IN (SELECT value FROM json_each(:targets)))
 ORDER BY id LIMIT :most;
 
+-- name: refuse_same
+-- A handle was refused: ready rows that have it for the same content lose it too. Left to them, it would
+-- come back to the one that is meant.
+UPDATE media_cache
+SET handle = NULL, handle_kind = NULL, unique_id = NULL, weak = NULL, details = NULL, warmed_at = NULL,
+    expires_at = NULL, stale = 0, state = 'pending', attempts = 0, due_at = :now, delayed = 0,
+    reason = 'the handle was refused', updated_at = :now
+WHERE id IN (
+    SELECT other.id FROM media_cache AS named JOIN media_cache AS other
+      ON other.target = named.target AND other.sha256 = named.sha256 AND other.kind = named.kind
+     AND other.handle = named.handle AND other.state = 'ready' AND other.id <> named.id
+    WHERE named.target = :target AND named.media_key = :media_key AND named.kind = :kind
+      AND (:value IS NULL OR named.handle = :value)
+);
+
+-- name: drop_same
+-- As `refuse_same`, for rows that nobody wants any more.
+DELETE FROM media_cache
+WHERE id IN (
+    SELECT other.id FROM media_cache AS named JOIN media_cache AS other
+      ON other.target = named.target AND other.sha256 = named.sha256 AND other.kind = named.kind
+     AND other.handle = named.handle AND other.state = 'ready' AND other.id <> named.id
+    WHERE named.target = :target AND named.media_key = :media_key AND named.kind = :kind
+      AND named.state IN ('ready', 'failed') AND (:value IS NULL OR named.handle = :value)
+);
+
 -- name: refuse
 -- A handle was refused. A row that is queued already only loses it.
 UPDATE media_cache
