@@ -1,13 +1,15 @@
-"""What the benchmarks share: interleaved rounds, medians, a table."""
+"""What the benchmarks share: interleaved rounds, medians, what another process costs."""
 
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["interleaved", "quiet_collector"]
+__all__ = ["cpu_seconds", "interleaved", "quiet_collector"]
 
 
 @contextmanager
@@ -36,3 +38,24 @@ def interleaved(
                 if round_number:  # the first warms up
                     samples[name].append(figure)
     return {name: statistics.median(sample) for name, sample in samples.items()}
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU time of a process and of all below it, those included that have ended; 0 where there is no ``/proc``."""
+    children: dict[int, list[int]] = {}
+    spent: dict[int, float] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended meanwhile
+        number = int(stat.parent.name)
+        children.setdefault(int(fields[1]), []).append(number)
+        # utime and stime, and those of children that were waited for
+        spent[number] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    total, todo = 0.0, [pid]
+    while todo:
+        number = todo.pop()
+        total += spent.get(number, 0.0)
+        todo += children.get(number, [])
+    return total

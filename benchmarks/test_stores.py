@@ -9,48 +9,25 @@ settings. All take turns in each round. Peers that are not installed are left ou
 from __future__ import annotations
 
 import asyncio
-import importlib
-import itertools
 import statistics
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
-from attrs import define, field, frozen
+from attrs import define, field
+from queue_systems import SETTINGS, SLICE, WORKERS, Make, NoWork, in_postgres, opened, ours
 
-from prewarmkit import Media, MediaKind, PoolSettings, PrewarmPool
-from prewarmkit.media import Warmed
-from prewarmkit.stores import MediaStore, MemoryStore, PostgresStore, SqliteStore
+from prewarmkit import MediaKind, PoolSettings, PrewarmPool
+from prewarmkit.stores import MemoryStore, PostgresStore, SqliteStore
 from prewarmkit.stores.base import MediaId
 from prewarmkit.testing.postgres import PostgresServer
 from prewarmkit.testing.stand_ins import UnreadSource
 
 ROUNDS = 3
-WORKERS = 64
-SLICE = 1000  # rows a call of enqueue_many
-# Of the server: durable, which the tests' own are not.
-SETTINGS = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "512MB", "max_wal_size": "4GB"}
-
-
-@frozen
-class System:
-    """A queue as two calls.
-
-    Attributes:
-        enqueue: Puts so many new jobs in.
-        drain: Returns once all jobs are done in the database.
-        jobs: In a round: the slow ones get fewer.
-        dsn: Of its database; ``None``: it has none.
-    """
-
-    enqueue: Callable[[int], Awaitable[object]]
-    drain: Callable[[], Awaitable[object]]
-    jobs: int
-    dsn: str | None = None
+OURS = "PostgresStore"
 
 
 @define
@@ -70,141 +47,7 @@ def server() -> Iterator[PostgresServer]:
         yield running
 
 
-# ── ours ─────────────────────────────────────────────────────────────────────
-
-
-class NoWork:
-    """A target that is done at once."""
-
-    id = "nobody"
-
-    async def warm(self, media: Media, source: object) -> Warmed:
-        """Nothing is pushed."""
-        del source
-        return Warmed(media.key)
-
-
-@asynccontextmanager
-async def ours(store: MediaStore, jobs: int, dsn: str | None = None) -> AsyncGenerator[System]:
-    settings = PoolSettings(concurrency=WORKERS, max_queue=100_000, autostart=False)
-    numbers = itertools.count()
-    async with store:
-        await store.migrate()
-        async with PrewarmPool(UnreadSource(), NoWork(), store, settings=settings) as pool:
-
-            async def enqueue(count: int) -> None:
-                for first in range(0, count, SLICE):
-                    keys = [f"media/{next(numbers):08}.jpg" for _ in range(min(SLICE, count - first))]
-                    await pool.enqueue_many(keys)
-
-            async def drain() -> None:
-                await pool.start()
-                await pool.join()
-                await pool.stop()
-
-            yield System(enqueue, drain, jobs, dsn)
-
-
-# ── theirs ───────────────────────────────────────────────────────────────────
-
-
-@asynccontextmanager
-async def procrastinate(dsn: str) -> AsyncGenerator[System]:
-    library: Any = importlib.import_module("procrastinate")
-    app = library.App(connector=library.PsycopgConnector(conninfo=dsn, min_size=4, max_size=WORKERS))
-
-    async def nothing(number: int) -> None:
-        del number
-
-    task = app.task(nothing, name="nothing")
-    async with app.open_async():
-        await app.schema_manager.apply_schema_async()
-        numbers = itertools.count()
-
-        async def enqueue(count: int) -> None:
-            for first in range(0, count, SLICE):
-                await task.batch_defer_async(
-                    *({"number": next(numbers)} for _ in range(min(SLICE, count - first)))
-                )
-
-        async def drain() -> None:
-            await app.run_worker_async(
-                concurrency=20, wait=False, listen_notify=False, install_signal_handlers=False
-            )
-
-        yield System(enqueue, drain, 600, dsn)
-
-
-@asynccontextmanager
-async def pgqueuer(dsn: str, driver: Any) -> AsyncGenerator[System]:
-    models = importlib.import_module("pgqueuer.types")
-    queries = importlib.import_module("pgqueuer.queries").Queries(driver)
-    await queries.install()
-
-    async def enqueue(count: int) -> None:
-        for first in range(0, count, SLICE):
-            size = min(SLICE, count - first)
-            await queries.enqueue(["nothing"] * size, [None] * size, [0] * size)
-
-    async def drain() -> None:
-        manager: Any = importlib.import_module("pgqueuer.qm").QueueManager(queries)
-
-        async def nothing(job: Any) -> None:
-            del job
-
-        manager.entrypoint("nothing")(nothing)
-        await manager.run(batch_size=100, mode=models.QueueExecutionMode.drain)
-
-    yield System(enqueue, drain, 4000, dsn)
-
-
-@asynccontextmanager
-async def pgqueuer_on_asyncpg(dsn: str) -> AsyncGenerator[System]:
-    connection = await importlib.import_module("asyncpg").connect(dsn)
-    try:
-        driver = importlib.import_module("pgqueuer.db").AsyncpgDriver(connection)
-        async with driver, pgqueuer(dsn, driver) as system:
-            yield system
-    finally:
-        await connection.close()
-
-
-@asynccontextmanager
-async def pgqueuer_on_psycopg(dsn: str) -> AsyncGenerator[System]:
-    connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
-    async with connection:
-        driver = importlib.import_module("pgqueuer.db").PsycopgDriver(connection)
-        async with driver, pgqueuer(dsn, driver) as system:
-            yield system
-
-
-OURS = "PostgresStore"
-PEERS = {
-    "procrastinate": procrastinate,
-    "pgqueuer, asyncpg": pgqueuer_on_asyncpg,
-    "pgqueuer, psycopg": pgqueuer_on_psycopg,
-}
-
-
 # ── how ──────────────────────────────────────────────────────────────────────
-
-
-async def opened(
-    server: PostgresServer, directory: Path, stack: AsyncExitStack, capsys: pytest.CaptureFixture[str]
-) -> dict[str, System]:
-    dsn = server.create_database()
-    systems = {
-        OURS: await stack.enter_async_context(ours(PostgresStore(dsn), 20_000, dsn)),
-        "SqliteStore": await stack.enter_async_context(ours(SqliteStore(directory / "bench.db"), 20_000)),
-        "MemoryStore": await stack.enter_async_context(ours(MemoryStore(), 20_000)),
-    }
-    for name, make in PEERS.items():
-        try:
-            systems[name] = await stack.enter_async_context(make(server.create_database()))
-        except ImportError:
-            with capsys.disabled():
-                print(f"\n{name} is not installed: left out")
-    return systems
 
 
 async def measured(dsn: str | None, work: Callable[[], Awaitable[object]]) -> tuple[float, float, float]:
@@ -235,8 +78,15 @@ async def written(dsn: str | None) -> tuple[float, float]:
 async def run(
     server: PostgresServer, directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> dict[str, Figures]:
+    dsn = server.create_database()
+    makers: dict[str, Make] = {
+        OURS: lambda: ours(PostgresStore(dsn), 20_000, dsn),
+        "SqliteStore": lambda: ours(SqliteStore(directory / "bench.db"), 20_000),
+        "MemoryStore": lambda: ours(MemoryStore(), 20_000),
+        **in_postgres(server.create_database),
+    }
     async with AsyncExitStack() as stack:
-        systems = await opened(server, directory, stack, capsys)
+        systems = await opened(makers, stack, capsys)
         figures = {name: Figures() for name in systems}
         for _ in range(ROUNDS):
             for name, system in systems.items():
