@@ -26,7 +26,6 @@ from prewarmkit.pool.ledger import tell, tell_lost
 from prewarmkit.pool.rack import Rack
 from prewarmkit.pool.state import Verdict
 from prewarmkit.stores.base import Lease, MediaId, Outcome, Released, Retry, Succeeded, Turn
-from prewarmkit.stores.lifecycle import State
 
 __all__ = ["LIVE_ROOM", "Pump", "Settled"]
 
@@ -61,7 +60,6 @@ class Pump:
     held: dict[MediaId, Lease] = field(init=False, factory=dict[MediaId, Lease])
     is_stopping: bool = field(init=False, default=False)
     _is_paused: bool = field(init=False, default=False)
-    _at_rest: tuple[float, int] = field(init=False, default=(-math.inf, 0))
     _outbox: list[Settled] = field(init=False, factory=list[Settled])
     _deferred: list[Settled] = field(init=False, factory=list[Settled])
     _deferred_until: float = field(init=False, default=-math.inf)
@@ -110,7 +108,7 @@ class Pump:
         self._apply(self._put_aside(batch, turn.deferred), turn.lost)
         self._stock(turn.leased)
         self._share_out()
-        core.recorder.pending = turn.pending + self._at_rest[1]
+        core.recorder.pending = self._pending(turn)
         self.turned.turn()
         return came
 
@@ -156,17 +154,11 @@ class Pump:
                 self._give_back(rack.drain(target))
         self.core.recorder.leased(len(leased))
 
-    async def _count_at_rest(self) -> None:
-        """Rows of targets that rest: a turn does not count what it may not lease, an operator does."""
-        core, now = self.core, self.core.clock()
-        resting = set(core.book.ids) - set(core.book.awake())
-        if not resting:
-            self._at_rest = (-math.inf, 0)
-        elif now - self._at_rest[0] >= core.settings.poll_interval_seconds:
-            with anyio.CancelScope(shield=True):
-                counts = await core.store.counts(resting)
-                waiting = sum(rows for (_, _, state), rows in counts.items() if state is State.PENDING)
-                self._at_rest = (now, waiting)
+    def _pending(self, turn: Turn) -> int:
+        """What waits for any of our targets, those that rest included, whichever of them the turn asked for."""
+        if turn.waiting is None:
+            return turn.pending  # a store that does not say of which targets
+        return sum(turn.waiting.get(id_, 0) for id_ in self.core.book.ids)
 
     # ── outcomes ─────────────────────────────────────────────────────────────
 
@@ -227,7 +219,6 @@ class Pump:
             lease, targets = demand.next()
             urgent = demand.take_urgent(lease)  # what becomes urgent meanwhile is for the next turn
             try:
-                await self._count_at_rest()
                 await self.turn(lease, targets)
             except StoreError as error:
                 demand.urgent += urgent

@@ -155,6 +155,7 @@ class Turn:
         deferred: Outcomes that were not told, since somebody's open transaction has their rows locked:
             the leases hold, and the outcomes are to be told again.
         pending: Rows of these targets that wait, delayed ones included, leased ones not.
+        waiting: The same of each target there is; ``None``: the store would have to count.
         next_due: Seconds until the earliest row that is not due yet, or until the earliest lease
             of anybody runs out; ``None``: there is neither.
     """
@@ -163,6 +164,7 @@ class Turn:
     lost: Sequence[Outcome] = ()
     deferred: Sequence[Outcome] = ()
     pending: int = 0
+    waiting: Mapping[str, int] | None = None
     next_due: float | None = None
 
 

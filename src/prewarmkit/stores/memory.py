@@ -176,6 +176,7 @@ class MemoryStore:
             leased=self._lease(lease, targets, at.now, lease_seconds),
             lost=lost,
             pending=self._table.pending(targets),
+            waiting=self._table.waiting(),
             next_due=self._table.next_due(at.now),
         )
 

@@ -131,6 +131,14 @@ class Table:
             if state is State.PENDING and (targets is None or target in targets)
         )
 
+    def waiting(self) -> dict[str, int]:
+        """How many wait, by target."""
+        waiting: dict[str, int] = {}
+        for (target, _, state), rows in self.counts.items():
+            if state is State.PENDING:
+                waiting[target] = waiting.get(target, 0) + rows
+        return waiting
+
     # ── content ──────────────────────────────────────────────────────────────
 
     def same_content(self, target: str, media: Media, state: State) -> list[Record]:

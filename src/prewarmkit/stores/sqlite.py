@@ -134,10 +134,13 @@ class SqliteStore:
             work = Work(connection, self._clock())
             lost = tell_all(settle, work.settle)
             work.expire()
-            waiting = work.waiting(json_list(targets))
-            leased = self._lease(work, lease, list(waiting), lease_seconds) if lease > 0 and waiting else []
-            pending = sum(waiting.values()) - len(leased)
-            return Turn(leased=leased, lost=lost, pending=pending, next_due=work.next_due())
+            waiting = work.waiting()
+            ours = [target for target in waiting if targets is None or target in targets]
+            leased = self._lease(work, lease, ours, lease_seconds) if lease > 0 and ours else []
+            for each in leased:
+                waiting[each.id.target] -= 1
+            pending = sum(waiting[target] for target in ours)
+            return Turn(leased=leased, lost=lost, pending=pending, waiting=waiting, next_due=work.next_due())
 
         turn = await self._db.write(take_a_turn)
         self._in_a_row = live_in_a_row(turn.leased, self._in_a_row)

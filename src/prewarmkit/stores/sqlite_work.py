@@ -61,9 +61,9 @@ class Work:
         values["now"] = self.at.now
         return self.connection.execute(SQL[query], values).rowcount
 
-    def waiting(self, targets: str | None = None) -> dict[str, int]:
-        """How many rows wait, by target, where any does; ``targets`` is a JSON list, ``None`` for all."""
-        return dict(self.connection.execute(SQL["waiting"], {"targets": targets}).fetchall())
+    def waiting(self) -> dict[str, int]:
+        """How many rows wait, by target, where any does."""
+        return dict(self.connection.execute(SQL["waiting"]).fetchall())
 
     def next_due(self) -> float | None:
         """See `Turn.next_due`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -51,6 +51,11 @@ class Waiting:
         if targets is None:
             return sum(self._rows.values())
         return sum(self._rows.get(target, 0) for target in targets)
+
+    @property
+    def by_target(self) -> Mapping[str, int]:
+        """How many wait, as far as is known."""
+        return self._rows
 
     async def close(self) -> None:
         """Count no more."""

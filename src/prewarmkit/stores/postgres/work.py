@@ -130,6 +130,7 @@ async def take_turn(
         leased=[] if came is None else carried.take(await came.fetchall()),
         lost=await _lost(told, settle),
         pending=waiting.of(names),
+        waiting=waiting.by_target,
         next_due=None if next_due is None else max(0.0, next_due),
     )
 

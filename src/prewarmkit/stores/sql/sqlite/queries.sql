@@ -77,9 +77,7 @@ SET state = 'pending', due_at = :now, delayed = 0, suspect = 1,
 WHERE state = 'warming' AND lease_until <= :now;
 
 -- name: waiting
-SELECT target, sum(pending) FROM prewarm_counts
-WHERE :targets IS NULL OR target IN (SELECT value FROM json_each(:targets))
-GROUP BY target HAVING sum(pending) > 0;
+SELECT target, sum(pending) FROM prewarm_counts GROUP BY target HAVING sum(pending) > 0;
 
 -- name: lanes
 -- The lanes of some targets that have rows: one probe for each, and one beyond the last.
