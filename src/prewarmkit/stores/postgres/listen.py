@@ -20,7 +20,7 @@ from attrs import define, field
 from psycopg import sql
 
 from prewarmkit.errors import PrewarmKitError
-from prewarmkit.stores.postgres.link import Connection, connect
+from prewarmkit.stores.postgres.session import Connection, connect
 from prewarmkit.stores.wakeups import Wakeups
 
 __all__ = ["Listener", "Notifier", "channel_of"]
@@ -130,7 +130,7 @@ class Listener:
 
     async def _hear_on_one_connection(self) -> None:
         async with asyncio.timeout(2 * _ANSWER_SECONDS):
-            connection = await connect(self.dsn)
+            connection = await connect(self.dsn, prepare_threshold=None)
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self.channel)))
