@@ -103,13 +103,17 @@ class Link:
         source: A connection string, or the host's pool.
         queries: The named queries, ready to be sent.
         schema: For messages.
+        check: Raises where the tables are not this version's; asked once, before the first change.
         prepare: Whether to prepare statements, until it shows that they get lost.
+        is_checked: Whether `check` need not be asked.
     """
 
     source: str | HostPool = field(repr=False)
     queries: Mapping[str, bytes] = field(repr=False)
     schema: str
+    check: Callable[[Session], Awaitable[None]] = field(repr=False)
     _is_prepared: bool = field(default=True, alias="prepare", kw_only=True)
+    is_checked: bool = field(init=False, default=False)
     is_open: bool = field(init=False, default=False)
     _idle: list[Session] = field(init=False, factory=list[Session], repr=False)
     _turns: list[Session] = field(init=False, factory=list[Session], repr=False)
@@ -144,6 +148,7 @@ class Link:
         *,
         is_read: bool = False,
         is_turn: bool = False,
+        is_schema: bool = False,
         seconds: float = CALL_SECONDS,
     ) -> T:
         """Run ``work`` on a connection.
@@ -152,11 +157,13 @@ class Link:
             work: What to do; one that reads may be run twice.
             is_read: Whether to try again on a fresh connection where the first one broke.
             is_turn: Whether to use the connection that is kept for turns.
+            is_schema: Whether it makes or looks at the tables, whatever version they have.
             seconds: Most that it may take.
 
         Raises:
             StoreError: The database could not do it.
         """
+        todo = work if self.is_checked or is_read or is_schema else self._checking(work)
         tries = 2 if is_read else 1
         while True:
             session: Session | None = None
@@ -165,7 +172,7 @@ class Link:
                     asyncio.timeout(seconds),
                     self._session(self._turns if is_turn else self._idle) as session,
                 ):
-                    return await work(session)
+                    return await todo(session)
             except PrewarmKitError:
                 raise
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
@@ -215,6 +222,14 @@ class Link:
             finally:
                 self._watch.leave(task)
         return await self.call(lambda session: session.rows(query, *values), is_read=True)
+
+    def _checking(self, work: Callable[[Session], Awaitable[T]]) -> Callable[[Session], Awaitable[T]]:
+        async def check_first(session: Session) -> T:
+            await self.check(session)
+            self.is_checked = True
+            return await work(session)
+
+        return check_first
 
     # ── connections ──────────────────────────────────────────────────────────
 

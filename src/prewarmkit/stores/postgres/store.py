@@ -89,7 +89,7 @@ class PostgresStore:
                 f"PostgresStore takes a connection string or a psycopg_pool.AsyncConnectionPool, not {type(source).__name__}."
             )
         self._queries = queries_for(schema)
-        self._link = Link(source, self._queries, schema, prepare=prepare)
+        self._link = Link(source, self._queries, schema, self._check, prepare=prepare)
         self._schema = schema
         self._prepare = prepare
         self._auto_migrate = auto_migrate
@@ -139,15 +139,15 @@ class PostgresStore:
         async def migrate(session: Session) -> list[str]:
             return await self._schema_by(session.connection).migrate(dry_run=dry_run)
 
-        return await self._link.call(migrate, seconds=math.inf)
+        return await self._link.call(migrate, is_schema=True, seconds=math.inf)
 
     async def check_schema(self) -> None:
         """See `MediaStore.check_schema`."""
+        await self._link.call(self._check, is_read=True)
+        self._link.is_checked = True
 
-        async def check(session: Session) -> None:
-            await self._schema_by(session.connection).check()
-
-        await self._link.call(check, is_read=True)
+    async def _check(self, session: Session) -> None:
+        await self._schema_by(session.connection).check()
 
     async def verify(self) -> list[str]:
         """How the tables differ from what this version makes, a line each; empty: in nothing."""
