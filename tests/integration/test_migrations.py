@@ -13,7 +13,7 @@ from psycopg import sql
 
 from prewarmkit import ConfigurationError, SchemaMissing, SchemaTooNew, SchemaTooOld
 from prewarmkit.cli.main import main
-from prewarmkit.stores import PostgresStore
+from prewarmkit.stores import Enqueued, PostgresStore
 from prewarmkit.stores.postgres.queries import migrations_for
 from prewarmkit.stores.postgres.schema import schema_sql
 from prewarmkit.stores.postgres.verify import catalogue, expected_catalogue
@@ -98,6 +98,25 @@ async def test_a_newer_schema_is_refused(postgres_dsn: str) -> None:
             await store.check_schema()
         with pytest.raises(SchemaTooNew):
             await store.migrate()
+
+
+async def test_a_newer_schema_is_refused_before_the_first_change(postgres_dsn: str) -> None:
+    """Also by a process that only enqueues, without a pool; it looks once, not at each call."""
+    async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
+        assert await store.enqueue([job("a.png")]) == [Enqueued.QUEUED]
+        run(postgres_dsn, "INSERT INTO prewarm_migrations (version, name) VALUES (9999, 'x')")
+        assert await store.enqueue([job("b.png")]) == [Enqueued.QUEUED]
+    async with PostgresStore(postgres_dsn) as store:
+        for change in (
+            lambda: store.enqueue([job("c.png")]),
+            lambda: store.turn(lease=1),
+            store.requeue,
+            lambda: store.budget("bot").hold("chat", 1),
+            lambda: store.state("bot").put("key", "value"),
+        ):
+            with pytest.raises(SchemaTooNew, match="upgrade prewarmkit"):
+                await change()
+        assert sum((await store.counts()).values()) == 2
 
 
 async def test_somebody_elses_table_is_left_alone(postgres_dsn: str) -> None:

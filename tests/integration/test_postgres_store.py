@@ -20,7 +20,7 @@ from prewarmkit import ConfigurationError, PoolSettings, PrewarmPool, StoreError
 from prewarmkit.budget import Window
 from prewarmkit.media import Media, MediaKind, Warmed
 from prewarmkit.stores import Enqueued, PostgresStore, Retry, State, Succeeded
-from prewarmkit.stores.postgres.listen import channel_of
+from prewarmkit.stores.postgres.listen import Notifier, channel_of
 from prewarmkit.testing.contracts.store import job
 from prewarmkit.testing.postgres import PostgresServer
 from prewarmkit.testing.postgres_time import shift_rows
@@ -471,3 +471,25 @@ async def test_what_is_no_source_is_said_to_be_none() -> None:
         PostgresStore("postgresql://x", schema="")
     with pytest.raises(ConfigurationError, match="connection string"):
         PostgresStore("no such thing")
+
+
+async def test_a_producer_that_leaves_at_once_has_told_the_others(postgres_dsn: str) -> None:
+    """Its last hint goes out as it closes, not 50 ms later when it is gone."""
+    async with PostgresStore(postgres_dsn) as store:
+        await store.migrate()
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as worker:
+        await worker.execute(f"LISTEN {channel_of('public')}".encode())
+        async with PostgresStore(postgres_dsn) as producer:
+            await producer.enqueue([job("a.png")])
+            await producer.enqueue([job("b.png")])
+        heard = [hint async for hint in worker.notifies(timeout=10, stop_after=2)]
+        assert len(heard) == 2
+
+
+async def test_a_producer_that_leaves_does_not_wait_long_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that fell silent holds nobody up."""
+    monkeypatch.setattr("prewarmkit.stores.postgres.listen._PARTING_SECONDS", 0.05)
+    notifier = Notifier(anyio.sleep_forever)
+    notifier.notify()
+    with anyio.fail_after(5):
+        await notifier.close()

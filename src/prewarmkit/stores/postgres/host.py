@@ -19,6 +19,7 @@ from psycopg.rows import tuple_row
 from prewarmkit.media import Media, MediaKind, seconds_of
 from prewarmkit.stores.base import Enqueued, Job
 from prewarmkit.stores.postgres.enqueue import Rows, Steps, enqueue_steps
+from prewarmkit.stores.postgres.session import name_apart
 from prewarmkit.stores.rules import priority_of
 
 __all__ = ["AnyConnection", "HostEnqueue"]
@@ -56,10 +57,11 @@ class HostEnqueue:
                 lambda: self.enqueue_sync(connection, media, target=target, **how)
             )
         _check(connection, psycopg.AsyncConnection)
+        name_apart(connection)
         jobs = _jobs(media, target, **how)
         answers = await self.run(connection, enqueue_steps(jobs, None)) if jobs else []
         if self.channel is not None and jobs:
-            await connection.execute("SELECT pg_notify(%s, '')", [self.channel])
+            await connection.execute("SELECT pg_notify(%s, '')", [self.channel], prepare=self.prepare)
         return answers
 
     def enqueue_sync(
@@ -72,10 +74,11 @@ class HostEnqueue:
     ) -> list[Enqueued]:
         """See `PostgresStore.enqueue_in_sync`."""
         _check(connection, psycopg.Connection)
+        name_apart(connection)
         jobs = _jobs(media, target, **how)
         answers = self.run_sync(connection, enqueue_steps(jobs, None)) if jobs else []
         if self.channel is not None and jobs:
-            connection.execute("SELECT pg_notify(%s, '')", [self.channel])
+            connection.execute("SELECT pg_notify(%s, '')", [self.channel], prepare=self.prepare)
         return answers
 
     async def run(self, connection: psycopg.AsyncConnection[Any], steps: Steps) -> list[Enqueued]:

@@ -13,32 +13,37 @@ import logging
 import select
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 import psycopg
 from attrs import define, field
 from psycopg import errors as pg
-from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import TupleRow
 
 from prewarmkit.errors import ConfigurationError, PrewarmKitError, StoreError
 from prewarmkit.stores.postgres.errors import describe, translated
+from prewarmkit.stores.postgres.session import (
+    Connection,
+    Session,
+    close,
+    connect,
+    is_idle,
+    name_apart,
+    parsed,
+)
 
 __all__ = ["CALL_SECONDS", "Connection", "HostPool", "Link", "Session", "parsed"]
 
 logger = logging.getLogger("prewarmkit.stores")
 
 T = TypeVar("T")
-Connection = psycopg.AsyncConnection[Any]
 
 CALL_SECONDS = 30.0
-_CONNECT_SECONDS = 10
 _WATCH_SECONDS = 2.0
 _MOST_IDLE = 4
 _MOST_OPEN = 8
-_UNPREPARED = (pg.InvalidSqlStatementName, pg.DuplicatePreparedStatement)
+_PLAIN = {"prepare_threshold": None}
 
 
 class HostPool(Protocol):
@@ -47,37 +52,6 @@ class HostPool(Protocol):
     def connection(self) -> AbstractAsyncContextManager[Any]:
         """Lend a connection."""
         ...
-
-
-@define(eq=False)
-class Session:
-    """One connection for one call, in autocommit, with the named queries at hand."""
-
-    connection: Connection
-    queries: Mapping[str, bytes]
-    is_prepared: bool
-    cursor: psycopg.AsyncRawCursor[TupleRow] = field(init=False, repr=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.cursor = self._new_cursor()
-
-    async def send(self, query: str, *values: Any) -> psycopg.AsyncRawCursor[TupleRow]:
-        """Run a named query; inside a pipeline its rows can be fetched once that has ended."""
-        return await self._new_cursor().execute(self.queries[query], values, prepare=self.is_prepared)
-
-    def _new_cursor(self) -> psycopg.AsyncRawCursor[TupleRow]:
-        cursor = psycopg.AsyncRawCursor(self.connection, row_factory=tuple_row)
-        cursor.format = psycopg.pq.Format.BINARY
-        return cursor
-
-    async def rows(self, query: str, *values: Any) -> list[TupleRow]:
-        """The rows of a named query; outside of a pipeline."""
-        await self.cursor.execute(self.queries[query], values, prepare=self.is_prepared)
-        return await self.cursor.fetchall()
-
-    async def change(self, query: str, *values: Any) -> int:
-        """How many rows a named query changed."""
-        return (await self.send(query, *values)).rowcount
 
 
 @define(eq=False)
@@ -129,13 +103,18 @@ class Link:
         source: A connection string, or the host's pool.
         queries: The named queries, ready to be sent.
         schema: For messages.
+        check: Raises where the tables are not this version's; asked once, before the first change.
+        prepare: Whether to prepare statements, until it shows that they get lost.
+        is_checked: Whether `check` need not be asked.
     """
 
     source: str | HostPool = field(repr=False)
     queries: Mapping[str, bytes] = field(repr=False)
     schema: str
+    check: Callable[[Session], Awaitable[None]] = field(repr=False)
+    _is_prepared: bool = field(default=True, alias="prepare", kw_only=True)
+    is_checked: bool = field(init=False, default=False)
     is_open: bool = field(init=False, default=False)
-    _is_prepared: bool = field(init=False, default=True)
     _idle: list[Session] = field(init=False, factory=list[Session], repr=False)
     _turns: list[Session] = field(init=False, factory=list[Session], repr=False)
     _watch: Watch = field(init=False, factory=Watch, repr=False)
@@ -169,6 +148,7 @@ class Link:
         *,
         is_read: bool = False,
         is_turn: bool = False,
+        is_schema: bool = False,
         seconds: float = CALL_SECONDS,
     ) -> T:
         """Run ``work`` on a connection.
@@ -177,26 +157,27 @@ class Link:
             work: What to do; one that reads may be run twice.
             is_read: Whether to try again on a fresh connection where the first one broke.
             is_turn: Whether to use the connection that is kept for turns.
+            is_schema: Whether it makes or looks at the tables, whatever version they have.
             seconds: Most that it may take.
 
         Raises:
             StoreError: The database could not do it.
         """
+        todo = work if self.is_checked or is_read or is_schema else self._checking(work)
         tries = 2 if is_read else 1
         while True:
+            session: Session | None = None
             try:
                 async with (
                     asyncio.timeout(seconds),
                     self._session(self._turns if is_turn else self._idle) as session,
                 ):
-                    return await work(session)
-            except _UNPREPARED as error:
-                if not self._is_prepared:
-                    raise translated(error, self.where, self.schema) from None
-                await self._go_unprepared()
+                    return await todo(session)
             except PrewarmKitError:
                 raise
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                if self._learns(session, error):
+                    continue
                 tries -= 1
                 is_lost = not isinstance(error, (pg.QueryCanceled, pg.LockNotAvailable, pg.DiskFull))
                 if is_lost:
@@ -204,7 +185,8 @@ class Link:
                 if not tries or not is_lost:
                     raise translated(error, self.where, self.schema) from None
             except psycopg.Error as error:
-                raise translated(error, self.where, self.schema) from None
+                if not self._learns(session, error):
+                    raise translated(error, self.where, self.schema) from None
             except TimeoutError:
                 await self._drop_idle()
                 raise StoreError(
@@ -219,15 +201,13 @@ class Link:
             self._watch.enter(task)
             try:
                 cursor = session.cursor
-                await cursor.execute(self.queries[query], values, prepare=session.is_prepared)
+                await cursor.execute(self.queries[query], values, prepare=session.prepare)
                 rows = await cursor.fetchall()
-            except _UNPREPARED:
-                await _close(session.connection)
-                await self._go_unprepared()
-            except psycopg.Error:
-                await _close(session.connection)  # whatever it was, `call` meets it again and says it
+            except psycopg.Error as error:
+                await close(session.connection)  # whatever it was, `call` meets it again and says it
+                self._learns(session, error)
             except BaseException:
-                await _close(session.connection)
+                await close(session.connection)
                 if self._watch.has_ended(task):
                     raise StoreError(
                         f"The database at {self.where} did not answer within {CALL_SECONDS:.3g} s."
@@ -237,11 +217,19 @@ class Link:
                 if self.is_open:
                     idle.append(session)
                 else:
-                    await _close(session.connection)
+                    await close(session.connection)
                 return rows
             finally:
                 self._watch.leave(task)
         return await self.call(lambda session: session.rows(query, *values), is_read=True)
+
+    def _checking(self, work: Callable[[Session], Awaitable[T]]) -> Callable[[Session], Awaitable[T]]:
+        async def check_first(session: Session) -> T:
+            await self.check(session)
+            self.is_checked = True
+            return await work(session)
+
+        return check_first
 
     # ── connections ──────────────────────────────────────────────────────────
 
@@ -253,17 +241,20 @@ class Link:
             )
         if not isinstance(self.source, str):
             async with self._lent(self.source) as connection:
-                is_prepared = self._is_prepared and connection.prepare_threshold is not None
-                yield Session(connection, self.queries, is_prepared)
+                # Whether its statements are prepared is the host's to say; how they are named is not.
+                if self._is_prepared:
+                    name_apart(connection)
+                session = Session(connection, self.queries, None if self._is_prepared else False)
+                yield session
+                self._learn(session)
             return
         async with self._room:
-            session = self._pop(stack)
-            if session is None:
-                session = Session(await connect(self.source), self.queries, self._is_prepared)
+            session = self._pop(stack) or await self._new(self.source)
             is_cut_off = True  # a late word of its cancellation would hit the next query
             try:
                 yield session
                 is_cut_off = False
+                self._learn(session)
             except Exception:
                 is_cut_off = False
                 raise
@@ -272,11 +263,15 @@ class Link:
                     not is_cut_off
                     and self.is_open
                     and len(stack) < _MOST_IDLE
-                    and _is_idle(session.connection)
+                    and is_idle(session.connection)
                 ):
                     stack.append(session)
                 else:
-                    await _close(session.connection)
+                    await close(session.connection)
+
+    async def _new(self, dsn: str) -> Session:
+        connection = await connect(dsn, **({} if self._is_prepared else _PLAIN))
+        return Session(connection, self.queries, self._is_prepared)
 
     @staticmethod
     @asynccontextmanager
@@ -289,10 +284,10 @@ class Link:
             try:
                 yield connection
             except asyncio.CancelledError:
-                await _close(connection)  # as above; the pool makes another
+                await close(connection)  # as above; the pool makes another
                 raise
             finally:
-                if not was and _is_idle(connection):
+                if not was and is_idle(connection):
                     await connection.set_autocommit(False)
 
     @staticmethod
@@ -301,60 +296,38 @@ class Link:
         while stack:
             session = stack.pop()
             # An idle connection has nothing to read but its end, or its last words.
-            if _is_idle(session.connection) and not _has_news(session.connection):
+            if is_idle(session.connection) and not _has_news(session.connection):
                 return session
             session.connection.pgconn.finish()
         return None
 
-    async def _go_unprepared(self) -> None:
-        """A pooler between us hands each statement to another connection of the server."""
-        if self._is_prepared:
+    def _learns(self, session: Session | None, error: psycopg.Error) -> bool:
+        """Whether a call can be made again without prepared statements, of which one was lost."""
+        if session is None or not session.loses(error):
+            return False
+        session.prepare = False
+        self._learn(session)
+        return True
+
+    def _learn(self, session: Session) -> None:
+        """Go unprepared as a session did: a pooler between us hands each statement to another connection of the server."""
+        if session.prepare is False and self._is_prepared:
             logger.info("%s: prepared statements get lost on the way; going on without", self.where)
-        self._is_prepared = False
-        await self._drop_idle()
+            self._is_prepared = False
+            for each in (*self._idle, *self._turns):
+                each.prepare = False
 
     async def _drop_idle(self) -> None:
         for stack in (self._turns, self._idle):
             while stack:
-                await _close(stack.pop().connection)
-
-
-async def connect(dsn: str, **options: Any) -> Connection:
-    """A connection of our own, in autocommit."""
-    known = parsed(dsn)
-    options.setdefault("connect_timeout", known.get("connect_timeout", _CONNECT_SECONDS))
-    options.setdefault("application_name", known.get("application_name", "prewarmkit"))
-    return await psycopg.AsyncConnection.connect(dsn, autocommit=True, **options)
-
-
-def parsed(dsn: str) -> dict[str, Any]:
-    """The parts of a connection string.
-
-    Raises:
-        ConfigurationError: It is none; the message repeats nothing of it.
-    """
-    try:
-        return dict(conninfo_to_dict(dsn))
-    except psycopg.ProgrammingError:
-        raise ConfigurationError(
-            "dsn must be a connection string: postgresql://user@host/database, or host=… dbname=…."
-        ) from None  # the parser's message repeats parts of it
+                await close(stack.pop().connection)
 
 
 async def _ping(session: Session) -> None:
-    await session.connection.execute("SELECT 1")
-
-
-def _is_idle(connection: Connection) -> bool:
-    return not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE
+    await session.connection.execute("SELECT 1", prepare=False)
 
 
 def _has_news(connection: Connection) -> bool:
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
-
-
-async def _close(connection: Connection) -> None:
-    with suppress(psycopg.Error, OSError):
-        await connection.close()

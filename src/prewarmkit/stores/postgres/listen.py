@@ -20,7 +20,7 @@ from attrs import define, field
 from psycopg import sql
 
 from prewarmkit.errors import PrewarmKitError
-from prewarmkit.stores.postgres.link import Connection, connect
+from prewarmkit.stores.postgres.session import Connection, connect
 from prewarmkit.stores.wakeups import Wakeups
 
 __all__ = ["Listener", "Notifier", "channel_of"]
@@ -28,6 +28,7 @@ __all__ = ["Listener", "Notifier", "channel_of"]
 logger = logging.getLogger("prewarmkit.stores")
 
 _DEBOUNCE_SECONDS = 0.05
+_PARTING_SECONDS = 1.0
 _PROBE_SECONDS = 20.0
 _ANSWER_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 30.0
@@ -45,6 +46,7 @@ class Notifier:
     send: Callable[[], Awaitable[None]]
     _last: float = field(init=False, default=float("-inf"))
     _is_coming: bool = field(init=False, default=False)
+    _is_leaving: asyncio.Event = field(init=False, factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(init=False, factory=set[asyncio.Task[None]])
 
     def notify(self) -> None:
@@ -58,7 +60,9 @@ class Notifier:
 
     async def _send_after(self, seconds: float) -> None:
         if seconds:
-            await asyncio.sleep(seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._is_leaving.wait()
         # From here on what is put in is not told by this hint: the next one may be asked for.
         self._last, self._is_coming = time.monotonic(), False
         try:
@@ -67,12 +71,18 @@ class Notifier:
             logger.debug("a hint was not sent: %s", error)
 
     async def close(self) -> None:
-        """Send nothing more."""
+        """Send now what is still to be sent, and nothing more; waits a second for it at most."""
+        self._is_leaving.set()
         tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._is_coming = False
+        try:
+            if tasks:
+                await asyncio.wait(tasks, timeout=_PARTING_SECONDS)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._is_coming = False
+            self._is_leaving.clear()
 
 
 @define(eq=False)
@@ -130,7 +140,7 @@ class Listener:
 
     async def _hear_on_one_connection(self) -> None:
         async with asyncio.timeout(2 * _ANSWER_SECONDS):
-            connection = await connect(self.dsn)
+            connection = await connect(self.dsn, prepare_threshold=None)
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self.channel)))

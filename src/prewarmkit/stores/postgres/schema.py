@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import psycopg
 from attrs import frozen
 from psycopg import sql
 
@@ -51,7 +52,7 @@ class Schema:
         if not await self._has("prewarm_migrations"):
             return 0
         query = self._filled("SELECT coalesce(max(version), 0) FROM {schema}.prewarm_migrations")
-        row = await (await self.connection.execute(query)).fetchone()
+        row = await (await self.connection.execute(query, prepare=False)).fetchone()
         return 0 if row is None else int(row[0])
 
     async def check(self) -> None:
@@ -98,7 +99,7 @@ class Schema:
 
     async def _apply(self, migration: Migration) -> None:
         async with self.connection.transaction():
-            await self.connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", [self._lock_name])
+            await self._ask(f"SELECT pg_advisory_xact_lock({_LOCK})", self._lock_name)
             await self._begin_ledger()
             if await self._is_applied(migration):
                 return
@@ -122,13 +123,13 @@ class Schema:
             await self._note(migration)
         finally:
             if not self.connection.closed:
-                await self.connection.execute(f"SELECT pg_advisory_unlock({_LOCK})", [self._lock_name])
+                await self._ask(f"SELECT pg_advisory_unlock({_LOCK})", self._lock_name)
 
     async def _lock(self) -> None:
         # Asked for again and again, not waited for: a statement that waits has a snapshot, for
         # the end of which CREATE INDEX CONCURRENTLY of the one that has the lock would wait.
         for _ in range(int(_LOCK_WAIT_SECONDS / _POLL_SECONDS)):
-            got = await self.connection.execute(f"SELECT pg_try_advisory_lock({_LOCK})", [self._lock_name])
+            got = await self._ask(f"SELECT pg_try_advisory_lock({_LOCK})", self._lock_name)
             if (row := await got.fetchone()) is not None and row[0]:
                 return
             await asyncio.sleep(_POLL_SECONDS)
@@ -141,13 +142,17 @@ class Schema:
         return f"prewarmkit:{self.name}"
 
     async def _begin_ledger(self) -> None:
-        found = await self.connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", [self.name])
+        found = await self._ask("SELECT FROM pg_namespace WHERE nspname = %s", self.name)
         if await found.fetchone() is None:
             await self.connection.execute(self._filled("CREATE SCHEMA {schema}"))
         await self.connection.execute(self._filled(_LEDGER))
 
     async def _is_applied(self, migration: Migration) -> bool:
         return await self.version() >= migration.number
+
+    async def _ask(self, query: str, *values: str) -> psycopg.AsyncCursor[Any]:
+        # Never prepared: a host's connection may lead through a pooler, where that gets lost.
+        return await self.connection.execute(query.encode(), values, prepare=False)
 
     async def _execute(self, text: str) -> None:
         # No parameters: the simple protocol takes several statements at once.
@@ -160,12 +165,12 @@ class Schema:
         query = """SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
             JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE n.nspname = %s AND t.relname = 'media_cache' AND NOT i.indisvalid"""
-        return [row[0] for row in await (await self.connection.execute(query, [self.name])).fetchall()]
+        return [row[0] for row in await (await self._ask(query, self.name)).fetchall()]
 
     async def _has(self, table: str) -> bool:
         query = """SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')"""
-        return await (await self.connection.execute(query, [self.name, table])).fetchone() is not None
+        return await (await self._ask(query, self.name, table)).fetchone() is not None
 
     async def _refuse_foreign(self) -> None:
         if await self._has("media_cache") and await self.version() == 0:

@@ -63,6 +63,8 @@ class PostgresStore:
             pooler that shares connections (pgbouncer in transaction mode). Without it a store on a
             host's pool polls.
         auto_migrate: Whether entering migrates.
+        prepare: Whether statements may be prepared; with a host's pool its connections' ``prepare_threshold``
+            decides further. ``False`` behind a pooler that shares connections spares the attempt.
     """
 
     is_durable: bool = True
@@ -75,6 +77,7 @@ class PostgresStore:
         notify: bool = True,
         listen_dsn: str | None = None,
         auto_migrate: bool = False,
+        prepare: bool = True,
     ) -> None:
         if not schema or "\0" in schema:
             raise ValueError(f"schema must be the name of a schema, not {schema!r}.")
@@ -86,8 +89,9 @@ class PostgresStore:
                 f"PostgresStore takes a connection string or a psycopg_pool.AsyncConnectionPool, not {type(source).__name__}."
             )
         self._queries = queries_for(schema)
-        self._link = Link(source, self._queries, schema)
+        self._link = Link(source, self._queries, schema, self._check, prepare=prepare)
         self._schema = schema
+        self._prepare = prepare
         self._auto_migrate = auto_migrate
         self._wakeups = Wakeups()
         self._waiting = Waiting(lambda: self._link.read("waiting"))
@@ -135,15 +139,15 @@ class PostgresStore:
         async def migrate(session: Session) -> list[str]:
             return await self._schema_by(session.connection).migrate(dry_run=dry_run)
 
-        return await self._link.call(migrate, seconds=math.inf)
+        return await self._link.call(migrate, is_schema=True, seconds=math.inf)
 
     async def check_schema(self) -> None:
         """See `MediaStore.check_schema`."""
+        await self._link.call(self._check, is_read=True)
+        self._link.is_checked = True
 
-        async def check(session: Session) -> None:
-            await self._schema_by(session.connection).check()
-
-        await self._link.call(check, is_read=True)
+    async def _check(self, session: Session) -> None:
+        await self._schema_by(session.connection).check()
 
     async def verify(self) -> list[str]:
         """How the tables differ from what this version makes, a line each; empty: in nothing."""
@@ -165,7 +169,7 @@ class PostgresStore:
 
         async def put_in(session: Session) -> list[Enqueued]:
             async with session.connection.transaction():
-                return await HostEnqueue(self._queries, prepare=session.is_prepared).run(
+                return await HostEnqueue(self._queries, prepare=session.prepare).run(
                     session.connection, enqueue_steps(jobs, limit)
                 )
 
@@ -202,8 +206,7 @@ class PostgresStore:
         Returns:
             One answer, or a list of them for many.
         """
-        host = HostEnqueue(self._queries, channel=channel_of(self._schema) if self._notifier else None)
-        answers = await host.enqueue(connection, media, target=target, **how)
+        answers = await self._host_enqueue().enqueue(connection, media, target=target, **how)
         return answers[0] if isinstance(media, str | Media) else answers
 
     def enqueue_in_sync(
@@ -215,9 +218,12 @@ class PostgresStore:
         **how: Any,
     ) -> Enqueued | list[Enqueued]:
         """As `enqueue_in`, for code without an event loop; the store need not be entered."""
-        host = HostEnqueue(self._queries, channel=channel_of(self._schema) if self._notifier else None)
-        answers = host.enqueue_sync(connection, media, target=target, **how)
+        answers = self._host_enqueue().enqueue_sync(connection, media, target=target, **how)
         return answers[0] if isinstance(media, str | Media) else answers
+
+    def _host_enqueue(self) -> HostEnqueue:
+        channel = channel_of(self._schema) if self._notifier else None
+        return HostEnqueue(self._queries, channel=channel, prepare=None if self._prepare else False)
 
     async def turn(
         self,
@@ -229,9 +235,13 @@ class PostgresStore:
         """See `MediaStore.turn`."""
 
         async def take(session: Session) -> Turn:
-            return await whole_turn(
-                session, self._waiting, self._carried, settle, lease, targets, lease_seconds
-            )
+            try:
+                return await whole_turn(
+                    session, self._waiting, self._carried, settle, lease, targets, lease_seconds
+                )
+            except psycopg.Error:
+                self._carried.add(settle)  # some may have been committed, and the call be made again
+                raise
 
         try:
             return await self._link.call(take, is_turn=True)

@@ -49,7 +49,7 @@ SELECT line FROM (
 async def catalogue(connection: Connection, schema: str) -> list[str]:
     """The lines of the tables in a schema."""
     quoted = '"' + schema.replace('"', '""') + '"'
-    found = await connection.execute(_QUERY, {"schema": quoted, "tables": _TABLES})
+    found = await connection.execute(_QUERY, {"schema": quoted, "tables": _TABLES}, prepare=False)
     return [row[0] for row in await found.fetchall()]
 
 

@@ -85,10 +85,9 @@ async def _take_around_locks(
     try:
         turn = await take(told)
     except pg.LockNotAvailable:
-        told = []  # more have been locked meanwhile: the next turn looks again
-        turn = await take(told)
-    told_tokens = {outcome.lease.token for outcome in told}
-    return evolve(turn, deferred=[one for one in settle if one.lease.token not in told_tokens])
+        # More have been locked meanwhile: the next turn looks again.
+        return evolve(await take(()), deferred=list(settle))
+    return evolve(turn, deferred=[outcome for place, outcome in enumerate(settle) if place in locked])
 
 
 async def _locked(session: Session, settle: Sequence[Outcome]) -> set[int]:
