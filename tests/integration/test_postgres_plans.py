@@ -34,7 +34,7 @@ from prewarmkit.stores import (
     Retry,
     Succeeded,
 )
-from prewarmkit.stores.postgres import count, link
+from prewarmkit.stores.postgres import count, link, session
 from prewarmkit.stores.postgres.queries import queries_for
 from prewarmkit.testing.contracts.store import job
 from prewarmkit.testing.postgres import PostgresServer
@@ -182,7 +182,7 @@ async def watched(dsn: str, patch: pytest.MonkeyPatch) -> AsyncGenerator[tuple[P
         settings["auto_explain.log_parameter_max_length"] = "0"
     options = " ".join(f"-c {name}={setting}" for name, setting in settings.items())
     plans = Watched({text.decode(): name for name, text in queries_for("public").items()})
-    connect = link.connect
+    connect = session.connect
 
     async def connect_and_listen(dsn: str, **how: Any) -> Any:
         connection = await connect(dsn, **how)

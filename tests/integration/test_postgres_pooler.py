@@ -170,9 +170,9 @@ async def test_a_turn_that_lost_a_statement_after_its_commit_is_not_made_twice(d
         told = [Succeeded(lease, Warmed("H"))]
         for _ in range(2):  # the second asks what has landed, after its own commit
             await store.turn(told)
-            store._doubts.add(told)
+            store._carried.add(told)
         assert not (await store.turn(told)).lost
-        store._doubts.add(told)
+        store._carried.add(told)
         await forget(store._link._turns[0], "landed")
         turn = await store.turn(told, lease=1)
         assert not turn.lost
