@@ -240,7 +240,7 @@ async def test_it_goes_on_where_prepared_statements_get_lost(store: PostgresStor
     await store.enqueue([job("a.png")])
     for _ in range(3):
         assert len(await store.lookup_many([job("a.png").id])) == 1
-    for session in [*store._link._idle, *store._link._turns]:
+    for session in [*store._link._idle, *store._link._urgent]:
         # Behind psycopg's back, which would notice a plain DEALLOCATE.
         await session.connection.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$", prepare=False)
     assert store._link._is_prepared
@@ -276,3 +276,23 @@ async def test_a_server_that_falls_silent_is_not_waited_for(
         with pytest.raises(StoreError, match="did not answer"):
             await store.lookup_many([job("a.png").id])
     assert len(await store.lookup_many([job("a.png").id])) == 1
+
+
+async def test_turns_and_heartbeats_wait_for_no_other_call(store: PostgresStore) -> None:
+    """However many slow calls are on their way, leases are held on and outcomes told."""
+    await store.enqueue([job("a.png")])
+    leases = (await store.turn(lease=1)).leased
+    done = anyio.Event()
+
+    async def slow(session: Session) -> None:
+        await session.rows("pending")
+        await done.wait()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(12):
+            group.start_soon(store._link.call, slow)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(5):
+            assert not await store.heartbeat(leases)
+            assert not (await store.turn([Succeeded(leases[0], Warmed("H"))])).lost
+        done.set()

@@ -244,7 +244,7 @@ class PostgresStore:
                 raise
 
         try:
-            return await self._link.call(take, is_turn=True)
+            return await self._link.call(take, is_urgent=True)
         except BaseException:
             self._doubts.add(settle)  # it may have been committed all the same
             raise
@@ -253,7 +253,9 @@ class PostgresStore:
         """See `MediaStore.heartbeat`."""
         if not leases:
             return []
-        return await self._link.call(lambda session: heartbeat(session, leases, lease_seconds))
+        return await self._link.call(
+            lambda session: heartbeat(session, leases, lease_seconds), is_urgent=True
+        )
 
     async def release(self, leases: Sequence[Lease]) -> list[Lease]:
         """See `MediaStore.release`."""
