@@ -296,3 +296,27 @@ async def test_turns_and_heartbeats_wait_for_no_other_call(store: PostgresStore)
             assert not await store.heartbeat(leases)
             assert not (await store.turn([Succeeded(leases[0], Warmed("H"))])).lost
         done.set()
+
+
+async def test_an_enqueue_that_an_open_transaction_blocks_says_so_soon(
+    store: PostgresStore, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is kept, its connections are, and it succeeds once the other has ended."""
+    monkeypatch.setattr("prewarmkit.stores.postgres.store._LOCK_SECONDS", 0.2)
+    await store.enqueue([job("there.png")])
+    with psycopg.connect(postgres_dsn) as host:
+        store.enqueue_in_sync(host, "a.png", target="bot")
+        idle = list(store._link._idle)
+        with anyio.fail_after(5), pytest.raises(StoreError, match=r"still open.*enqueue_in.*try again"):
+            await store.enqueue([job("b.png"), job("a.png")])
+        assert idle
+        assert not any(session.connection.closed for session in idle)
+        assert len(await store.lookup_many([job("b.png").id])) == 0
+        host.rollback()
+    assert await store.enqueue([job("b.png"), job("a.png")]) == [Enqueued.QUEUED] * 2
+    [[limit]] = await store._link.call(shown)
+    assert limit == "0"
+
+
+async def shown(session: Session) -> list[Any]:
+    return await (await session.connection.execute("SHOW lock_timeout", prepare=False)).fetchall()

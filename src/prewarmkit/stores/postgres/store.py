@@ -47,6 +47,7 @@ from prewarmkit.stores.wakeups import Wakeups
 __all__ = ["PostgresStore"]
 
 _LONG_SECONDS = 600.0
+_LOCK_SECONDS = 5.0
 
 
 class PostgresStore:
@@ -168,7 +169,7 @@ class PostgresStore:
             return []
 
         async def put_in(session: Session) -> list[Enqueued]:
-            async with session.connection.transaction():
+            async with session.transaction(lock_seconds=_LOCK_SECONDS):
                 return await HostEnqueue(self._queries, prepare=session.prepare).run(
                     session.connection, enqueue_steps(jobs, limit)
                 )
