@@ -302,7 +302,7 @@ async def test_it_goes_on_where_prepared_statements_get_lost(store: PostgresStor
     await store.enqueue([job("a.png")])
     for _ in range(3):
         assert len(await store.lookup_many([job("a.png").id])) == 1
-    for session in [*store._link._idle, *store._link._turns]:
+    for session in [*store._link._idle, *store._link._urgent]:
         # Behind psycopg's back, which would notice a plain DEALLOCATE.
         await session.connection.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$", prepare=False)
     assert store._link._is_prepared
@@ -338,3 +338,47 @@ async def test_a_server_that_falls_silent_is_not_waited_for(
         with pytest.raises(StoreError, match="did not answer"):
             await store.lookup_many([job("a.png").id])
     assert len(await store.lookup_many([job("a.png").id])) == 1
+
+
+async def test_turns_and_heartbeats_wait_for_no_other_call(store: PostgresStore) -> None:
+    """However many slow calls are on their way, leases are held on and outcomes told."""
+    await store.enqueue([job("a.png")])
+    leases = (await store.turn(lease=1)).leased
+    done = anyio.Event()
+
+    async def slow(session: Session) -> None:
+        await session.rows("pending")
+        await done.wait()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(12):
+            group.start_soon(store._link.call, slow)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(5):
+            assert not await store.heartbeat(leases)
+            assert not (await store.turn([Succeeded(leases[0], Warmed("H"))])).lost
+        done.set()
+
+
+async def test_an_enqueue_that_an_open_transaction_blocks_says_so_soon(
+    store: PostgresStore, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is kept, its connections are, and it succeeds once the other has ended."""
+    monkeypatch.setattr("prewarmkit.stores.postgres.store._LOCK_SECONDS", 0.2)
+    await store.enqueue([job("there.png")])
+    with psycopg.connect(postgres_dsn) as host:
+        store.enqueue_in_sync(host, "a.png", target="bot")
+        idle = list(store._link._idle)
+        with anyio.fail_after(5), pytest.raises(StoreError, match=r"still open.*enqueue_in.*try again"):
+            await store.enqueue([job("b.png"), job("a.png")])
+        assert idle
+        assert not any(session.connection.closed for session in idle)
+        assert len(await store.lookup_many([job("b.png").id])) == 0
+        host.rollback()
+    assert await store.enqueue([job("b.png"), job("a.png")]) == [Enqueued.QUEUED] * 2
+    [[limit]] = await store._link.call(shown)
+    assert limit == "0"
+
+
+async def shown(session: Session) -> list[Any]:
+    return await (await session.connection.execute("SHOW lock_timeout", prepare=False)).fetchall()

@@ -173,7 +173,7 @@ async def test_a_turn_that_lost_a_statement_after_its_commit_is_not_made_twice(d
             store._carried.add(told)
         assert not (await store.turn(told)).lost
         store._carried.add(told)
-        await forget(store._link._turns[0], "landed")
+        await forget(store._link._urgent[0], "landed")
         turn = await store.turn(told, lease=1)
         assert not turn.lost
         assert [each.media.key for each in turn.leased] == ["b.png"]
@@ -192,7 +192,7 @@ async def test_no_two_connections_name_a_statement_alike(dsn: str) -> None:
             for _ in range(8):
                 await store.lookup_many([job("a.png").id])
                 await store.turn(lease=1)
-        for session in (*a._link._idle, *a._link._turns):
+        for session in (*a._link._idle, *a._link._urgent):
             found = await session.connection.execute(PREPARED, prepare=False)
             seen += [row[0] for row in await found.fetchall()]
         async with pool.connection() as connection:
@@ -243,7 +243,7 @@ async def test_a_store_that_is_not_to_prepare_never_does(dsn: str) -> None:
         async with pool.connection() as connection:
             for n in range(8):
                 await lent.enqueue_in(connection, f"in-{n}", target="bot")
-            connections = [connection, *(each.connection for each in (*own._link._idle, *own._link._turns))]
+            connections = [connection, *(each.connection for each in (*own._link._idle, *own._link._urgent))]
             for each in connections:
                 found = await each.execute(PREPARED, prepare=False)
                 assert not await found.fetchall()

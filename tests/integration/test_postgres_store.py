@@ -49,7 +49,7 @@ def one(dsn: str, statement: str) -> Any:
 
 async def flush_figures(store: PostgresStore) -> None:
     """Have the store's connections report their figures to the server now and not in some seconds."""
-    for session in [*store._link._idle, *store._link._turns]:
+    for session in [*store._link._idle, *store._link._urgent]:
         await session.connection.execute("SELECT pg_stat_force_next_flush()")
 
 

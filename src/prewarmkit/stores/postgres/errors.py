@@ -39,6 +39,11 @@ def translated(error: psycopg.Error, where: str, schema: str) -> Exception:
             return StoreFull(
                 f"No room for the database at {where}: free space on its disk. Nothing that it held is lost."
             )
+        case pg.LockNotAvailable():
+            return StoreError(
+                f"At {where} a transaction that is still open, as of an enqueue_in, has a row that this call needs: nothing was "
+                "changed. Commit that transaction sooner, and try again."
+            )
         case pg.UndefinedTable() | pg.InvalidSchemaName():
             return SchemaMissing(
                 f"The schema {schema!r} at {where} has no prewarmkit tables: run `python -m prewarmkit migrate DSN` once, "

@@ -1,6 +1,6 @@
 """Connections to PostgreSQL for `PostgresStore`: a few of our own, or the host's pool.
 
-Of our own, one is for turns and a small stack, last used first, for all else. A call that
+Of our own, a few are kept for turns and heartbeats, and a small stack, last used first, is for all else. A call that
 fails for the connection's sake closes it and says `StoreError`; the next call makes another.
 Every call is bounded in time, so that a server that fell silent is not waited for.
 This file knows psycopg's connections and errors; it must never know what a row means.
@@ -43,6 +43,7 @@ CALL_SECONDS = 30.0
 _WATCH_SECONDS = 2.0
 _MOST_IDLE = 4
 _MOST_OPEN = 8
+_RESERVED = 4
 _PLAIN = {"prepare_threshold": None}
 
 
@@ -116,9 +117,10 @@ class Link:
     is_checked: bool = field(init=False, default=False)
     is_open: bool = field(init=False, default=False)
     _idle: list[Session] = field(init=False, factory=list[Session], repr=False)
-    _turns: list[Session] = field(init=False, factory=list[Session], repr=False)
+    _urgent: list[Session] = field(init=False, factory=list[Session], repr=False)
     _watch: Watch = field(init=False, factory=Watch, repr=False)
     _room: asyncio.Semaphore | None = field(init=False, default=None, repr=False)
+    _reserved: asyncio.Semaphore | None = field(init=False, default=None, repr=False)
 
     @property
     def where(self) -> str:
@@ -129,7 +131,11 @@ class Link:
         """Connect once, so that a wrong address shows at once."""
         if self.is_open:
             raise RuntimeError(f"The store on {self.where} is entered already: share it, or make another.")
-        self.is_open, self._room = True, asyncio.Semaphore(_MOST_OPEN)
+        self.is_open, self._room, self._reserved = (
+            True,
+            asyncio.Semaphore(_MOST_OPEN),
+            asyncio.Semaphore(_RESERVED),
+        )
         try:
             await self.call(_ping, is_read=True)
         except BaseException:
@@ -147,7 +153,7 @@ class Link:
         work: Callable[[Session], Awaitable[T]],
         *,
         is_read: bool = False,
-        is_turn: bool = False,
+        is_urgent: bool = False,
         is_schema: bool = False,
         seconds: float = CALL_SECONDS,
     ) -> T:
@@ -156,7 +162,7 @@ class Link:
         Args:
             work: What to do; one that reads may be run twice.
             is_read: Whether to try again on a fresh connection where the first one broke.
-            is_turn: Whether to use the connection that is kept for turns.
+            is_urgent: Whether to use the connections that are kept for turns and heartbeats, which wait for no other call.
             is_schema: Whether it makes or looks at the tables, whatever version they have.
             seconds: Most that it may take.
 
@@ -170,7 +176,7 @@ class Link:
             try:
                 async with (
                     asyncio.timeout(seconds),
-                    self._session(self._turns if is_turn else self._idle) as session,
+                    self._session(self._urgent if is_urgent else self._idle) as session,
                 ):
                     return await todo(session)
             except PrewarmKitError:
@@ -235,7 +241,8 @@ class Link:
 
     @asynccontextmanager
     async def _session(self, stack: list[Session]) -> AsyncGenerator[Session]:
-        if not self.is_open or self._room is None:
+        room = self._reserved if stack is self._urgent else self._room
+        if not self.is_open or room is None:
             raise ConfigurationError(
                 f"The store on {self.where} is not open: enter it first with `async with PostgresStore(...)`."
             )
@@ -248,7 +255,7 @@ class Link:
                 yield session
                 self._learn(session)
             return
-        async with self._room:
+        async with room:
             session = self._pop(stack) or await self._new(self.source)
             is_cut_off = True  # a late word of its cancellation would hit the next query
             try:
@@ -314,11 +321,11 @@ class Link:
         if session.prepare is False and self._is_prepared:
             logger.info("%s: prepared statements get lost on the way; going on without", self.where)
             self._is_prepared = False
-            for each in (*self._idle, *self._turns):
+            for each in (*self._idle, *self._urgent):
                 each.prepare = False
 
     async def _drop_idle(self) -> None:
-        for stack in (self._turns, self._idle):
+        for stack in (self._urgent, self._idle):
             while stack:
                 await close(stack.pop().connection)
 

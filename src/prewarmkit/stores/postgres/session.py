@@ -9,8 +9,8 @@ This file knows psycopg's connections; it must never know what a row means.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -75,6 +75,26 @@ class Session:
     async def change(self, query: str, *values: Any) -> int:
         """How many rows a named query changed; outside of a pipeline."""
         return (await self._run(query, values)).rowcount
+
+    @asynccontextmanager
+    async def transaction(self, *, lock_seconds: float) -> AsyncGenerator[None]:
+        """A transaction of several statements.
+
+        Args:
+            lock_seconds: Most that a statement waits for a row that somebody has locked.
+        """
+        # Both in one message; what is set ends with the transaction.
+        begin = f"BEGIN; SET LOCAL lock_timeout = {max(1, round(lock_seconds * 1000))}"
+        await self.connection.execute(begin.encode(), prepare=False)
+        try:
+            yield
+        except Exception:
+            with suppress(
+                psycopg.Error
+            ):  # a connection that is lost rolls back too, and what lost it says more
+                await self.connection.rollback()
+            raise
+        await self.connection.commit()
 
     async def _run(self, query: str, values: tuple[Any, ...]) -> psycopg.AsyncRawCursor[TupleRow]:
         try:

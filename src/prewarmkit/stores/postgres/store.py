@@ -47,6 +47,7 @@ from prewarmkit.stores.wakeups import Wakeups
 __all__ = ["PostgresStore"]
 
 _LONG_SECONDS = 600.0
+_LOCK_SECONDS = 5.0
 
 
 class PostgresStore:
@@ -168,7 +169,7 @@ class PostgresStore:
             return []
 
         async def put_in(session: Session) -> list[Enqueued]:
-            async with session.connection.transaction():
+            async with session.transaction(lock_seconds=_LOCK_SECONDS):
                 return await HostEnqueue(self._queries, prepare=session.prepare).run(
                     session.connection, enqueue_steps(jobs, limit)
                 )
@@ -244,7 +245,7 @@ class PostgresStore:
                 raise
 
         try:
-            return await self._link.call(take, is_turn=True)
+            return await self._link.call(take, is_urgent=True)
         except BaseException:
             self._carried.add(settle)  # it may have been committed all the same
             raise
@@ -253,7 +254,9 @@ class PostgresStore:
         """See `MediaStore.heartbeat`."""
         if not leases:
             return []
-        return await self._link.call(lambda session: heartbeat(session, leases, lease_seconds))
+        return await self._link.call(
+            lambda session: heartbeat(session, leases, lease_seconds), is_urgent=True
+        )
 
     async def release(self, leases: Sequence[Lease]) -> list[Lease]:
         """See `MediaStore.release`."""
