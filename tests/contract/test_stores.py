@@ -68,3 +68,23 @@ class TestPostgresStore(StoreContract):
         dsn, schema = self.moved
         shift_rows(dsn, seconds, schema=schema)
         clock.advance(seconds)
+
+
+OLDER = Path("/usr/lib/postgresql/15/bin")
+
+
+@pytest.fixture(scope="session")
+def older_dsn() -> Iterator[str]:
+    with PostgresServer(binaries=OLDER) as server:
+        yield server.create_database()
+
+
+@pytest.mark.skipif(
+    not (OLDER / "initdb").exists(), reason=f"PostgreSQL 15 is not in {OLDER}: apt install postgresql-15"
+)
+class TestPostgresStoreOnPostgres15(TestPostgresStore):
+    """An older server: without skip scans, and with other plans."""
+
+    @pytest.fixture
+    def dsn(self, older_dsn: str) -> str:
+        return older_dsn

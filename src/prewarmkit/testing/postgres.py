@@ -58,6 +58,7 @@ class PostgresServer(Lifespan):
         directory: Where to put data and log; it must exist. ``None``: a temporary directory, removed at the end.
         settings: Further server settings, as in ``postgresql.conf``.
         dsn: Another server's, of a role that may create databases.
+        binaries: Where ``initdb`` and ``postgres`` of another version are, for anybody to run; ``None``: PostgreSQL 18 from PyPI.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class PostgresServer(Lifespan):
         *,
         settings: Mapping[str, str] | None = None,
         dsn: str | None = None,
+        binaries: Path | str | None = None,
     ) -> None:
+        self._binaries = None if binaries is None else Path(binaries)
         self._given = None if directory is None else Path(directory).resolve()
         if self._given is not None and not self._given.is_dir():
             raise ValueError(f"directory: there is no directory {self._given}.")
@@ -207,7 +210,7 @@ class PostgresServer(Lifespan):
         """Make the directory, choose the user, and return the directory of binaries that this user can run."""
         # The temporary directory's path is short and everybody may pass through its parent.
         self._home = self._given or Path(tempfile.mkdtemp(prefix="prewarmkit-pg-"))
-        binaries = _wheel() / "pginstall" / "bin"
+        binaries = self._binaries or _wheel() / "pginstall" / "bin"
         if os.geteuid() != 0:
             return binaries
         # PostgreSQL refuses to run as root: it gets an account that every system has.
@@ -218,7 +221,7 @@ class PostgresServer(Lifespan):
                 f"As root, PostgreSQL runs as {account.pw_name}, who cannot enter {self._home.parent}: "
                 "leave the directory out, or open the way to it (chmod o+x)."
             )
-        if _open_to_all(binaries):
+        if self._binaries or _open_to_all(binaries):
             return binaries
         # A virtual environment under /root: this user cannot reach it. The wheel's two folders refer to each other.
         copy = self._home / "wheel"
@@ -248,7 +251,8 @@ class PostgresServer(Lifespan):
                 "--username=postgres",
                 f"--pwfile={password}",
                 "--auth=scram-sha-256",
-                "--set=scram_iterations=1",  # a random password of 128 bits needs no stretching
+                # A random password of 128 bits needs no stretching; an older server cannot be told.
+                *([] if self._binaries else ["--set=scram_iterations=1"]),
                 "--encoding=UTF8",
                 "--no-locale",
                 "--no-sync",
