@@ -44,14 +44,19 @@ def open_store():
         return PostgresStore(make_conninfo(address, application_name=f"worker {os.getpid()}"))
     return SqliteStore(address)
 
+def introduce(store):
+    """For a diary that asks who writes; in PostgreSQL the connection says it by itself."""
+    if isinstance(store, SqliteStore):
+        store._db._writer.create_function("who", 0, lambda: str(os.getpid()))
+
 async def main():
     settings = PoolSettings(concurrency=8, lease_seconds=0.5, poll_interval_seconds=0.1, max_attempts=int(sys.argv[4]))
-    async with open_store() as store, PrewarmPool(
-        UnreadSource(), ScriptedTarget(act=push), store, settings=settings
-    ) as pool:
-        print("ready", flush=True)
-        await pool.join()
-        print("done", flush=True)
+    async with open_store() as store:
+        introduce(store)
+        async with PrewarmPool(UnreadSource(), ScriptedTarget(act=push), store, settings=settings) as pool:
+            print("ready", flush=True)
+            await pool.join()
+            print("done", flush=True)
 
 anyio.run(main)
 '''

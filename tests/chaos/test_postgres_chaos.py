@@ -7,11 +7,10 @@ figures of each long run are printed (`pytest -s`).
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +20,8 @@ import anyio
 import anyio.to_thread
 import psycopg
 import pytest
-from attrs import frozen
+from diary import Move, Story, check_story, lines_of, story_of, until_noted
+from kills import kill_and_go_on
 from psycopg.rows import class_row
 from workers import finish, start
 
@@ -33,8 +33,6 @@ from prewarmkit.testing.stand_ins import ScriptedTarget, UnreadSource
 
 pytestmark = pytest.mark.anyio
 
-SWEEP_SECONDS = 3.0
-"""The longest until the next turn of anybody sweeps: a fraction of a second, unless the machine is busy."""
 BACK_SECONDS = 5.0
 BACKLOG = 1500
 
@@ -71,37 +69,6 @@ $$;
 CREATE TRIGGER note_move AFTER UPDATE ON media_cache FOR EACH ROW EXECUTE FUNCTION note_move()"""
 
 
-@frozen
-class Move:
-    """One row's step from one state to another."""
-
-    at: datetime
-    who: str
-    key: str
-    was: str
-    state: str
-    token: int
-    lease_until: datetime | None
-    handle: str | None
-
-
-@frozen
-class Story:
-    """What the diary tells of a run.
-
-    Attributes:
-        leases: How often each key was leased.
-        swept: Leases that ran out.
-        latest: The longest that one stayed warming beyond its lease, in seconds.
-        handles: The handle that each key became ready with.
-    """
-
-    leases: Counter[str]
-    swept: int
-    latest: float
-    handles: dict[str, str]
-
-
 async def begin_diary(store: PostgresStore, dsn: str) -> None:
     await store.migrate()
     with psycopg.connect(dsn) as connection:
@@ -109,96 +76,28 @@ async def begin_diary(store: PostgresStore, dsn: str) -> None:
 
 
 def read_diary(dsn: str) -> Story:
-    """What happened to each row, having checked that all of it was lawful."""
-    moves: defaultdict[str, list[Move]] = defaultdict(list)
+    query = """SELECT extract(epoch FROM at)::float8 AS at, who, key, was, state, token,
+        extract(epoch FROM lease_until)::float8 AS lease_until, handle FROM diary ORDER BY n"""
     with psycopg.connect(dsn) as connection:
-        cursor = connection.cursor(row_factory=class_row(Move))
-        for move in cursor.execute(
-            "SELECT at, who, key, was, state, token, lease_until, handle FROM diary ORDER BY n"
-        ):
-            moves[move.key].append(move)
-    leases, handles = Counter[str](), dict[str, str]()
-    late: list[float] = []
-    for key, told in moves.items():
-        holder, token = "", 0
-        for move in told:
-            assert key not in handles, f"{key} was ready, and moved on: {told}"
-            match move.was, move.state:
-                case "pending", "warming":
-                    assert move.token > token, told
-                    holder, token = move.who, move.token
-                    leases[key] += 1
-                case "warming", "ready":
-                    # Only whoever holds the row may settle it, and only under his own token.
-                    assert (move.who, move.token) == (holder, token), told
-                    assert move.handle is not None
-                    handles[key] = move.handle
-                case "warming", "pending":
-                    assert move.lease_until is not None
-                    seconds = (move.at - move.lease_until).total_seconds()
-                    assert seconds >= 0, f"{key} was taken from {holder} before its time: {told}"
-                    late.append(seconds)
-                case _:
-                    pytest.fail(f"no such move is known here: {move}")
-    return Story(leases, len(late), max(late, default=0.0), handles)
-
-
-def lines_of(log: Path) -> list[list[str]]:
-    """What the workers noted, in words: ``begin key``, ``end key handle``."""
-    return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
-
-
-async def until_noted(log: Path, count: int) -> None:
-    """Wait until the workers have noted so much."""
-    with anyio.fail_after(20):
-        while len(lines_of(log)) < count:  # noqa: ASYNC110 - other processes write it
-            await anyio.sleep(0.01)
+        return story_of(connection.cursor(row_factory=class_row(Move)).execute(query))
 
 
 # ── kill -9 ──────────────────────────────────────────────────────────────────
 
 
-async def kill_and_go_on(script: Path, dsn: str, log: Path, *, kills: int, media_a_kill: int) -> None:
-    """Kill one of three processes at a random point, again and again; then let them finish."""
-    dice, put_in = random.Random(7), 0
-    began = time.monotonic()
+async def kill_with_a_diary(script: Path, dsn: str, log: Path, *, kills: int, media_a_kill: int) -> None:
+    """The same as for SQLite, and the same proof."""
     async with PostgresStore(dsn) as store:
         await begin_diary(store, dsn)
-        await store.enqueue([job("last", delay=3600)])  # nobody is done before the end
-        running = [start(script, dsn, log, "-", 1000) for _ in range(3)]
-        for _ in range(kills):
-            await store.enqueue([job(f"{put_in + n}") for n in range(media_a_kill)])
-            put_in += media_a_kill
-            await anyio.sleep(dice.uniform(0.01, 0.2))
-            victim = running.pop(dice.randrange(3))
-            os.kill(victim.pid, signal.SIGKILL)
-            victim.communicate(timeout=10)
-            running.append(start(script, dsn, log, "-", 1000))
-        await store.enqueue([job("last")])
-        for process in running:
-            finish(process)
-        counts = await store.counts()
-    assert {state: rows for (_, _, state), rows in counts.items()} == {State.READY: put_in + 1}
-    story = read_diary(dsn)
-    told = lines_of(log)
-    said = {words[2] for words in told if words[0] == "end"}
-    assert len(story.handles) == put_in + 1
-    assert set(story.handles.values()) <= said, "a handle that no push gave"
-    assert all(handle.split(":")[1] == key for key, handle in story.handles.items())
-    pushes = Counter(words[1] for words in told if words[0] == "begin")
-    assert all(pushes[key] <= leases for key, leases in story.leases.items()), "a push without a lease"
-    assert story.swept, "the kills met nobody at work"
-    assert story.latest < SWEEP_SECONDS
-    print(  # noqa: T201
-        f"\n{kills} kills in {time.monotonic() - began:.0f} s: {put_in + 1} media ready, {story.swept} leases of dead "
-        f"processes ran out and were swept at most {story.latest * 1000:.0f} ms later, "
-        f"{pushes.total() - put_in - 1} pushes were made again"
-    )
+        run = await kill_and_go_on(
+            store, lambda: start(script, dsn, log, "-", 1000), kills=kills, media_a_kill=media_a_kill
+        )
+    print(check_story(read_diary(dsn), lines_of(log), run))  # noqa: T201
 
 
 async def test_killed_processes_lose_nothing(worker_script: Path, postgres_dsn: str, tmp_path: Path) -> None:
-    """Short form: three processes share a table, one of them is killed five times."""
-    await kill_and_go_on(worker_script, postgres_dsn, tmp_path / "log", kills=5, media_a_kill=250)
+    """Short form: three processes share a table, one of them is killed, four times."""
+    await kill_with_a_diary(worker_script, postgres_dsn, tmp_path / "log", kills=4, media_a_kill=250)
 
 
 @pytest.mark.slow
@@ -207,7 +106,7 @@ async def test_killed_processes_lose_nothing_a_hundred_times(
     worker_script: Path, postgres_dsn: str, tmp_path: Path
 ) -> None:
     """Long form of the same."""
-    await kill_and_go_on(worker_script, postgres_dsn, tmp_path / "log", kills=100, media_a_kill=400)
+    await kill_with_a_diary(worker_script, postgres_dsn, tmp_path / "log", kills=100, media_a_kill=400)
 
 
 async def test_a_medium_that_kills_its_process_is_failed_after_its_attempts(
