@@ -154,6 +154,7 @@ class Line:
     attempts: int = 0
     lease: Lease | None = None
     lease_until: float = 0.0
+    renew_at: float | None = None
     handles: frozenset[str] = frozenset()
     is_stale: bool = False
     reason: str | None = None
@@ -171,6 +172,7 @@ class Model:
     now: float = EPOCH
     lines: dict[MediaId, Line] = field(factory=dict[MediaId, Line])
     expiries: dict[str, float] = field(factory=dict[str, float])
+    renewals: dict[str, float] = field(factory=dict[str, float])
     tokens: dict[MediaId, int] = field(factory=dict[MediaId, int])
     suspect_in_hand: Lease | None = None
     in_a_row: int = 0
@@ -178,7 +180,7 @@ class Model:
 
     def move(self, line: Line, move: Move) -> None:
         step = TRANSITIONS[line.state, move]
-        line.state, line.updated, line.lease = step.to, self.now, None
+        line.state, line.updated, line.lease, line.renew_at = step.to, self.now, None, None
         line.attempts = 0 if step.attempts is None else line.attempts + step.attempts
 
     def held(self, lease: Lease) -> Line | None:
@@ -229,21 +231,21 @@ class Model:
         return Enqueued.DUPLICATE
 
     def share(self, line: Line) -> bool:
-        shared = frozenset(
-            handle
+        shared = [
+            other
             for other in self.lines.values()
             if other.state is State.READY and not other.is_stale and not self.has_expired(other.handles)
             if other.media.sha256 == line.media.sha256 and other.id.target == line.id.target
-            for handle in other.handles
-        )
+        ]
         if line.handles or line.media.sha256 is None or not shared:
             return False
         self.take_over(line, shared)
         return True
 
-    def take_over(self, line: Line, handles: frozenset[str]) -> None:
+    def take_over(self, line: Line, sources: Sequence[Line]) -> None:
         self.move(line, Move.SHARE)
-        line.handles, line.is_stale, line.reason, line.is_suspect = handles, False, None, False
+        line.handles = frozenset(handle for source in sources for handle in source.handles)
+        line.is_stale, line.reason, line.is_suspect = False, None, False
 
     # ── turns ────────────────────────────────────────────────────────────────
 
@@ -260,8 +262,8 @@ class Model:
         if line is None:
             return False
         match outcome:
-            case Succeeded(_, warmed):
-                self.succeed(line, warmed)
+            case Succeeded(_, warmed, renew_in):
+                self.succeed(line, warmed, renew_in)
             case Retry(_, delay, reason, refund):
                 self.move(line, Move.DEFER if refund else Move.RETRY)
                 line.due, line.reason, line.is_suspect = self.now + delay, reason, False
@@ -273,10 +275,12 @@ class Model:
                 line.due = self.now
         return True
 
-    def succeed(self, line: Line, warmed: Warmed) -> None:
+    def succeed(self, line: Line, warmed: Warmed, renew_in: float | None) -> None:
         self.move(line, Move.SUCCEED)
         line.handles, line.is_stale = frozenset({warmed.handle}), False
         line.reason, line.is_suspect = None, False
+        if renew_in is not None:
+            line.renew_at = self.renewals[warmed.handle] = self.now + renew_in
         if warmed.expires_at is not None:
             self.expiries[warmed.handle] = self.now + SOON
         same = [
@@ -286,8 +290,8 @@ class Model:
             if line.media.sha256 is not None
         ]
         for other in same:
-            if other.state is State.PENDING and not other.handles:
-                self.take_over(other, line.handles)
+            if other.state is State.PENDING and not other.is_stale:
+                self.take_over(other, [line])
                 self.taken_over.append(other)
             elif other in self.taken_over:
                 other.handles |= line.handles  # of two successes in one turn it has either's
@@ -298,6 +302,10 @@ class Model:
                 self.move(line, Move.EXPIRE)
                 line.due, line.is_suspect = self.now, True
                 line.reason = line.reason or "crash"
+        for line in self.lines.values():
+            if line.renew_at is not None and line.renew_at <= self.now:
+                self.move(line, Move.RENEW)
+                line.due, line.priority = self.now, max(line.priority, 5)
 
     def claim(self, leases: Sequence[Lease], most: int, targets: Collection[str] | None) -> None:
         """Check that these are the rows to lease, each in its turn, and lease them."""
@@ -345,7 +353,8 @@ class Model:
         """The next moment at which something becomes due."""
         return min(
             [line.due for line in self.lines.values() if line.state is State.PENDING and line.due > self.now]
-            + [line.lease_until for line in self.lines.values() if line.state is State.WARMING],
+            + [line.lease_until for line in self.lines.values() if line.state is State.WARMING]
+            + [line.renew_at for line in self.lines.values() if line.renew_at is not None],
             default=None,
         )
 
@@ -421,7 +430,7 @@ jobs = st.builds(
     retry_failed=st.booleans(),
 )
 some_targets = st.sampled_from([None, None, ("a",), ("b", "a"), ()])
-OUTCOMES = ("succeed", "expiring", "retry", "refund", "fail", "release")
+OUTCOMES = ("succeed", "expiring", "kept warm", "kept warm", "retry", "refund", "fail", "release")
 words = st.lists(
     st.tuples(st.integers(0, 40), st.sampled_from(OUTCOMES)), max_size=4, unique_by=lambda told: told[0]
 )
@@ -510,6 +519,7 @@ class StoreMachine(RuleBasedStateMachine):
         outcomes: dict[str, Outcome] = {
             "succeed": Succeeded(lease, warmed),
             "expiring": Succeeded(lease, Warmed(f"H{self.serial}", expires_at=soon)),
+            "kept warm": Succeeded(lease, Warmed(f"H{self.serial}", expires_at=soon), renew_in=10.0),
             "retry": Retry(lease, 10.0, "transient: reset"),
             "refund": Retry(lease, 0.0, "rate_limited", refund=True),
             "fail": Failed(lease, "too_large: 99 MB"),
@@ -605,6 +615,8 @@ class StoreMachine(RuleBasedStateMachine):
             if handle is not None:
                 assert handle.value in line.handles
                 line.handles = frozenset({handle.value})  # of several with one content any may be taken
+                if line.state is State.READY:
+                    line.renew_at = self.model.renewals.get(handle.value)
                 assert handle.stale == (line.is_stale or self.model.has_expired(line.handles))
                 assert (handle.target, handle.key) == (id_.target, id_.key)
             due_in = max(0.0, line.due - now) if line.state is State.PENDING else 0.0
@@ -625,6 +637,8 @@ class StoreMachine(RuleBasedStateMachine):
                 assert rows[id_].priority == line.priority
             left = line.lease_until - self.model.now if line.state is State.WARMING else None
             assert rows[id_].lease_left == (None if left is None else pytest.approx(left, abs=A_MOMENT))
+            renew_in = None if line.renew_at is None else line.renew_at - self.model.now
+            assert rows[id_].renew_in == (None if renew_in is None else pytest.approx(renew_in, abs=A_MOMENT))
             place = id_.target, id_.kind, line.state
             counts[place] = counts.get(place, 0) + 1
         assert self.call("counts") == counts

@@ -71,9 +71,11 @@ SIZES = [
 ]
 
 FILL = """
-INSERT INTO media_cache (target, media_key, kind, sha256, priority, due_at, updated_at, rank, state, handle, warmed_at)
+INSERT INTO media_cache (target, media_key, kind, sha256, priority, due_at, updated_at, rank, state, handle, warmed_at,
+                         renew_at)
 SELECT CASE WHEN n % 20 = 0 THEN 'other' ELSE 'bot' END, format('%s/%s.jpg', what, n), 'photo',
-       CASE WHEN n % 10 < 5 THEN md5(n::text) || md5(n::text) END, n % 10, due_at, now(), NULL, state, handle, warmed_at
+       CASE WHEN n % 10 < 5 THEN md5(n::text) || md5(n::text) END, n % 10, due_at, now(), NULL, state, handle, warmed_at,
+       CASE WHEN n % 2 = 0 THEN warmed_at + interval '1 hour' + interval '1 second' * (n % 3600) END
 FROM (
     SELECT n, 'ready' AS what, 'ready' AS state, now() AS due_at, 'H' || n AS handle, now() AS warmed_at
     FROM generate_series(1, {ready}) AS n
@@ -224,7 +226,7 @@ def ids(prefix: str, first: int, count: int = BATCH) -> list[MediaId]:
 def outcomes(leases: list[Lease]) -> list[Outcome]:
     """Of every sort."""
     makes: list[Callable[[Lease], Outcome]] = [
-        lambda lease: Succeeded(lease, Warmed("H", unique_id="U", details={"chat_id": 1})),
+        lambda lease: Succeeded(lease, Warmed("H", unique_id="U", details={"chat_id": 1}), renew_in=0.05),
         lambda lease: Failed(lease, "no"),
         lambda lease: Retry(lease, 600, "later"),
         Released,
@@ -315,6 +317,7 @@ async def work_all_ways(store: PostgresStore, plans: Watched, dsn: str) -> None:
             job(f"more/{time.monotonic_ns()}-{n}.jpg", priority=0 if n % 4 else 5) for n in range(6 * BATCH)
         ]
         await store.enqueue(more)
+    assert sum(rows_of(plans.plans["sweep"], "CTE renewing")) > 0
     for query in ("lease_one", "lease_many"):
         assert sum(rows_of(plans.plans[query], "CTE share")) > 0, "live rows left a share to the others"
     check(plans, "lease_one", "lease_many", "succeed", "put_back", "fail", "sweep", "soon", "heartbeat")

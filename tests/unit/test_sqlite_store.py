@@ -53,6 +53,7 @@ HOT = [
     "put_back",
     "fail",
     "expire",
+    "renew_due",
     "waiting",
     "lanes",
     "lane",
@@ -93,10 +94,11 @@ async def test_a_query_finds_its_rows_by_an_index_and_sorts_none(name: str, tmp_
 async def steps_of_a_turn(path: Path, rows: int, **kind: Any) -> int:
     """What SQLite's machine does in a turn of twenty beside that many rows which it may not lease."""
     async with SqliteStore(path) as store:
-        state = kind.pop("state", None)
+        state, renew_at = kind.pop("state", None), kind.pop("renew_at", None)
         await store.enqueue([job(str(n), **kind) for n in range(rows)])
         if state is not None:
-            connection_of(store).execute("UPDATE media_cache SET state = ?, handle = 'H'", (state,))
+            changed = "UPDATE media_cache SET state = ?, handle = 'H', renew_at = ?"
+            connection_of(store).execute(changed, (state, renew_at))
         await store.enqueue([job(f"due {n}", priority=3) for n in range(40)])
         steps = 0
 
@@ -119,9 +121,10 @@ async def steps_of_a_turn(path: Path, rows: int, **kind: Any) -> int:
         {"delay": 86_400.0, "priority": 0},
         {"priority": 9},
         {"state": "ready"},
+        {"state": "ready", "renew_at": 1e12},
         {"state": "failed"},
     ],
-    ids=["at rest", "delayed", "delayed, urgent", "of a worse lane", "ready", "failed"],
+    ids=["at rest", "delayed", "delayed, urgent", "of a worse lane", "ready", "to be renewed", "failed"],
 )
 async def test_a_turn_costs_the_same_however_many_rows_wait(kind: dict[str, Any], tmp_path: Path) -> None:
     """The backlog of a resting target, delayed rows and ready rows are never walked over."""

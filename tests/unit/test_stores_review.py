@@ -1,4 +1,5 @@
 """What a review of the stores found, kept found; rules for every store are in the contract suite."""
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -35,6 +36,17 @@ async def test_many_keys_of_one_content_are_queued_in_no_more_time_than_others()
     began = time.process_time()
     await store.enqueue([job(str(n), sha256="S") for n in range(10_000)], limit=20_000)
     assert time.process_time() - began < 2  # half a minute if each row met all before it
+
+
+async def test_renewals_that_never_come_are_not_kept_until_their_time() -> None:
+    """A handle that is refused day after day, to be renewed in a month each time, leaves nothing behind."""
+    store = MemoryStore()
+    await store.enqueue([job("a")])
+    for n in range(2_000):
+        [lease] = (await store.turn(lease=1)).leased
+        await store.turn([Succeeded(lease, Warmed(f"{n}"), renew_in=30 * 86_400)])
+        assert await store.invalidate(lease.id)
+    assert len(store._table._renewals) < 200
 
 
 def test_a_file_is_asked_for(tmp_path: Path) -> None:

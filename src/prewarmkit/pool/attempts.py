@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import random
+import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import cast
@@ -122,6 +123,7 @@ class Attempts:
             downs=health.downs(),
             failures=health.failures,
             is_probe=health.is_probe(worker),
+            expires_in=_expires_in(result),
         )
         if isinstance(result, Warmed):
             core.recorder.warm_latency.add(worker.seconds)
@@ -163,6 +165,11 @@ class Attempts:
         if pause.is_down:
             error = TargetDown(pause.reason.partition(": ")[2] or pause.reason)
             core.flights.land_all(lambda id_: error if id_.target == target else None)
+
+
+def _expires_in(result: Warmed | Exception) -> float | None:
+    expires = result.expires_at if isinstance(result, Warmed) else None
+    return None if expires is None else expires.timestamp() - time.time()
 
 
 def _is_of_target(result: Warmed | Exception) -> bool:

@@ -26,7 +26,7 @@ def tell(core: Core, verdict: Verdict, seconds: float) -> None:
     outcome = verdict.outcome
     id_ = outcome.lease.id
     match outcome:
-        case Succeeded(_, warmed):
+        case Succeeded(_, warmed, _):
             # Most often nobody listens and nobody waits: then there is nothing to make a handle for.
             if core.events.is_heard or (len(core.flights) and core.flights.is_awaited(id_)):
                 handle = handle_of(id_, warmed, now=time.time())

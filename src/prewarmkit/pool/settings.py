@@ -71,6 +71,7 @@ class PoolSettings:
         target_concurrency: Media that one target may have at once, however idle the others are. ``None``: in a pool
             with several targets all workers but one, so that a target that hangs leaves the others one.
         live_workers: Workers kept for media that somebody waits for (`PrewarmPool.warm`, `PrewarmPool.require`).
+        keep_warm: Whether a handle that expires is warmed again before it does, as long as nobody purges its row.
         adaptive: Whether the pool finds out how many media each target takes at once, up to ``concurrency``.
         autostart: Whether entering the pool starts its workers.
     """
@@ -91,6 +92,7 @@ class PoolSettings:
     deadline_seconds: float = field(default=900.0, validator=_above_zero)
     target_concurrency: int | None = field(default=None, validator=attrs.validators.optional(_whole(1)))
     live_workers: int = field(default=0, validator=_whole(0))
+    keep_warm: bool = True
     adaptive: bool = False
     autostart: bool = True
 

@@ -69,6 +69,7 @@ def judge(
     downs: int = 0,
     failures: int = 0,
     is_probe: bool = False,
+    expires_in: float | None = None,
 ) -> Verdict:
     """Judge one attempt.
 
@@ -81,10 +82,12 @@ def judge(
         weak_tries: Weak results so far, this one not counted.
         downs: Times in a row that the target was found down.
         failures: Attempts in a row, before this one, that failed for what is no medium's fault.
+        expires_in: Seconds until the handle expires; ``None``: it does not.
         is_probe: Whether this attempt asks if a target that was down works again.
     """
     if isinstance(result, Warmed):
-        return _judge_warmed(lease, result, settings, weak_tries)
+        renew_in = _renew_in(expires_in, settings, jitter)
+        return _judge_warmed(lease, result, settings, weak_tries, renew_in)
     if isinstance(result, NotFound):
         result = SourceMissing(_text(result))  # a target that did not translate its source's errors
     is_bug = not isinstance(result, TargetFailure)
@@ -121,15 +124,26 @@ def _down_seconds(settings: PoolSettings, downs: int) -> float:
     return min(settings.down_seconds * 2.0 ** min(downs, _MOST_DOUBLINGS), _LONGEST_DOWN_SECONDS)
 
 
-def _judge_warmed(lease: Lease, warmed: Warmed, settings: PoolSettings, weak_tries: int) -> Verdict:
+def _renew_in(expires_in: float | None, settings: PoolSettings, jitter: float) -> float | None:
+    """When a handle that expires is warmed again: in its last third, spread so that what was warmed together is not
+    renewed together, and with a tenth of its life to spare.
+    """
+    if expires_in is None or expires_in <= 0 or not settings.keep_warm:
+        return None
+    return expires_in * (0.7 + 0.2 * jitter)
+
+
+def _judge_warmed(
+    lease: Lease, warmed: Warmed, settings: PoolSettings, weak_tries: int, renew_in: float | None
+) -> Verdict:
     if not warmed.weak:
-        return Verdict(Succeeded(lease, warmed), "succeeded")
+        return Verdict(Succeeded(lease, warmed, renew_in), "succeeded")
     reason = _short(f"weak:{','.join(warmed.weak)}")
     may_retry = settings.weak != "reject" and weak_tries < settings.retry_weak_id
     if may_retry and lease.attempt < settings.max_attempts:
         return Verdict(Retry(lease, 0.0, reason), "retried")
     if settings.weak == "store" and warmed.handle:
-        return Verdict(Succeeded(lease, warmed), "succeeded")
+        return Verdict(Succeeded(lease, warmed, renew_in), "succeeded")
     return Verdict(Failed(lease, reason), "failed")
 
 

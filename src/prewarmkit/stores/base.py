@@ -105,10 +105,18 @@ class Lease:
 
 @frozen
 class Succeeded:
-    """The medium is warm: ``warming → ready``."""
+    """The medium is warm: ``warming → ready``.
+
+    Attributes:
+        lease: The row.
+        warmed: What the target gave.
+        renew_in: Seconds from now, by the store's clock, after which the row is due again by itself, in
+            the background; until it is warm anew its handle stays what it is. ``None``: never.
+    """
 
     lease: Lease
     warmed: Warmed
+    renew_in: float | None = None
 
 
 @frozen
@@ -150,14 +158,14 @@ class Turn:
     """What one `MediaStore.turn` did.
 
     Attributes:
-        leased: Rows that are ours now, most urgent first.
+        leased: Rows that are ours now, in the order in which their turn came.
         lost: Outcomes that changed nothing: their lease had run out, or the row had moved on.
         deferred: Outcomes that were not told, since somebody's open transaction has their rows locked:
             the leases hold, and the outcomes are to be told again.
         pending: Rows of these targets that wait, delayed ones included, leased ones not.
         waiting: The same of each target there is; ``None``: the store would have to count.
-        next_due: Seconds until the earliest row that is not due yet, or until the earliest lease
-            of anybody runs out; ``None``: there is neither.
+        next_due: Seconds until the earliest row that is not due yet or is to be renewed, or until
+            the earliest lease of anybody runs out; ``None``: there is none of these.
     """
 
     leased: Sequence[Lease] = ()
@@ -179,6 +187,7 @@ class Row:
         attempts: Claims that counted.
         due_in: Seconds until it is due (0 or less: it is); ``None`` outside ``pending``.
         lease_left: Seconds that its lease still has; ``None`` outside ``warming``.
+        renew_in: Seconds until it is due again by itself; ``None``: never, or outside ``ready``.
         reason: Why it last failed or waits; ``None`` if nothing did.
         handle: The handle, stale ones included.
         media: Version and hints, as enqueued.
@@ -197,6 +206,7 @@ class Row:
     media: Media
     updated_at: datetime
     cursor: str
+    renew_in: float | None = None
 
 
 @frozen(kw_only=True)
@@ -317,7 +327,7 @@ class MediaStore(Protocol):
         ...
 
     async def has_work(self, targets: Collection[str] | None = None) -> bool:
-        """Whether any row is pending (delayed ones included) or warming."""
+        """Whether any row is pending (delayed ones included) or warming; one that is to be renewed later is neither."""
         ...
 
     async def list(

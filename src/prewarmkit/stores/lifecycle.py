@@ -28,6 +28,8 @@ __all__ = [
     "LIVE_IN_A_ROW",
     "LIVE_PRIORITY",
     "LIVE_RANK",
+    "RENEWAL_PRIORITY",
+    "RENEWED_AT_ONCE",
     "TRANSITIONS",
     "Move",
     "State",
@@ -95,7 +97,9 @@ TRANSITIONS: Mapping[tuple[State, Move], Step] = MappingProxyType(
         ),
         (State.PENDING, Move.RENEW): Step(State.PENDING, None, "enqueued with another version"),
         (State.READY, Move.RENEW): Step(
-            State.PENDING, None, "another version, or the handle expired; it stays, stale"
+            State.PENDING,
+            None,
+            "another version, or the handle expired: it stays, stale; or it is to be renewed: it stays",
         ),
         (State.READY, Move.INVALIDATE): Step(
             State.PENDING, None, "a delivery was refused; the handle is dropped"
@@ -119,6 +123,12 @@ LIVE_PRIORITY = 0
 LIVE_IN_A_ROW = 7
 """Live rows that a store object hands out in a row while a background row is due: then that one comes,
 so that endless live requests leave background work an eighth. Without the one the other has all."""
+
+RENEWAL_PRIORITY = 5
+"""The best that a row has which is due because its handle is to be renewed: nobody waits for it yet."""
+
+RENEWED_AT_ONCE = 1000
+"""Rows that one turn makes due for that, at most."""
 
 LIVE_RANK = -1e12
 """Added to the rank of a live row: smaller than that of any background row."""

@@ -108,7 +108,7 @@ class MemoryStore:
             row = self._table.rows.get(job.id)
             media = known.get(job.id, None if row is None else row.media)
             if media is None:
-                is_due = self._table.good_handle(job.target, job.media, at.wall) is None
+                is_due = self._table.warm(job.target, job.media, at.wall) is None
             else:
                 is_again = row is not None and not row.is_queued and _is_due_again(row, job, at)
                 is_due = is_again or is_new_version(media, job.media)
@@ -154,10 +154,10 @@ class MemoryStore:
 
     def _share(self, row: Record, at: Moment) -> bool:
         """Give a waiting row without a handle that of the same content under another key."""
-        shared = self._table.good_handle(row.id.target, row.media, at.wall) if row.handle is None else None
-        if shared is not None:
-            self._table.share(row, shared, at.now)
-        return shared is not None
+        source = self._table.warm(row.id.target, row.media, at.wall) if row.handle is None else None
+        if source is not None:
+            self._table.share(row, source, at.now)
+        return source is not None
 
     # ── settle and lease ─────────────────────────────────────────────────────
 
@@ -186,13 +186,14 @@ class MemoryStore:
             return False
         table = self._table
         match outcome:
-            case Succeeded(_, warmed):
+            case Succeeded(_, warmed, renew_in):
                 table.move(row, Move.SUCCEED, now)
                 row.handle, row.stale, row.reason = handle_of(row.id, warmed, now=at.wall), False, None
                 row.is_suspect = False
+                table.renew_later(row, None if renew_in is None else now + renew_in)
                 for other in table.same_content(row.id.target, row.media, State.PENDING):
-                    if other.handle is None:
-                        table.share(other, row.handle, now)
+                    if not other.stale:  # it has no handle, or one that is to be renewed
+                        table.share(other, row, now)
             case Retry(_, delay, reason, refund):
                 table.move(row, Move.DEFER if refund else Move.RETRY, now)
                 row.reason, row.is_suspect = reason, False  # its process lived to tell
@@ -306,6 +307,7 @@ class MemoryStore:
             media=row.media,
             updated_at=moment(at.on_calendar(row.updated_at)),
             cursor=str(row.serial),
+            renew_in=None if row.renew_at is None else row.renew_at - at.now,
         )
 
     # ── change by hand ───────────────────────────────────────────────────────

@@ -1,7 +1,7 @@
 """The rows of a `MemoryStore` and their order, synchronous and told the time; its small facts.
 
 Due rows stand in heaps by target: the live ones, the others, and suspects (rows whose last
-lease ran out); delayed rows and leases in heaps by time. A row has one valid entry in them at
+lease ran out); delayed rows, leases and rows to be renewed in heaps by time. A row has one valid entry in them at
 a time; an entry whose row has moved on is dropped when it comes up, so that moving a row never
 searches a heap.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 
 from attrs import define, evolve, field
@@ -20,6 +20,8 @@ from prewarmkit.stores.base import MediaId
 from prewarmkit.stores.lifecycle import (
     LIVE_IN_A_ROW,
     LIVE_PRIORITY,
+    RENEWAL_PRIORITY,
+    RENEWED_AT_ONCE,
     TRANSITIONS,
     Move,
     State,
@@ -42,6 +44,7 @@ class Record:
     attempts: int = 0
     token: int = 0
     lease_until: float = 0.0
+    renew_at: float | None = None
     handle: Handle | None = None
     stale: bool = False
     reason: str | None = None
@@ -67,6 +70,7 @@ class Record:
 
 
 Heap = list[tuple[float, int, Record]]
+_FEW = 64
 ContentKey = tuple[str, str | None, MediaKind, State]
 
 
@@ -85,6 +89,8 @@ class Table:
     _in_a_row: int = field(init=False, default=0)
     _delayed: Heap = field(init=False, factory=Heap)
     _leases: Heap = field(init=False, factory=Heap)
+    _renewals: Heap = field(init=False, factory=Heap)
+    _most_renewals: int = field(init=False, default=_FEW)
     _by_content: dict[ContentKey, dict[MediaId, Record]] = field(
         init=False, factory=dict[ContentKey, dict[MediaId, Record]]
     )
@@ -119,7 +125,7 @@ class Table:
         self.counts[row.id.target, row.id.kind, row.state] -= 1
         self.counts[row.id.target, row.id.kind, step.to] += 1
         self._unindex(row)
-        row.state, row.updated_at, row.entry = step.to, now, 0
+        row.state, row.updated_at, row.renew_at, row.entry = step.to, now, None, 0
         self._index(row)
         row.attempts = 0 if step.attempts is None else row.attempts + step.attempts
 
@@ -147,18 +153,20 @@ class Table:
             return []
         return list(self._by_content.get((target, media.sha256, media.kind, state), {}).values())
 
-    def good_handle(self, target: str, media: Media, wall: float) -> Handle | None:
-        """The ready handle of any key with the same content."""
+    def warm(self, target: str, media: Media, wall: float) -> Record | None:
+        """Any row with the same content that has a good handle."""
         for row in self._by_content.get((target, media.sha256, media.kind, State.READY), {}).values():
             if row.handle is not None and not row.stale and not row.has_expired(wall):
-                return row.handle
+                return row
         return None
 
-    def share(self, row: Record, handle: Handle, now: float) -> None:
-        """Give a waiting row the handle of another key."""
+    def share(self, row: Record, source: Record, now: float) -> None:
+        """Give a waiting row the handle of another key, to be renewed with it."""
+        assert source.handle is not None  # what is shared is warm
         self.move(row, Move.SHARE, now)
-        row.handle, row.stale, row.reason = evolve(handle, key=row.id.key), False, None
+        row.handle, row.stale, row.reason = evolve(source.handle, key=row.id.key), False, None
         row.is_suspect = False
+        self.renew_later(row, source.renew_at)
 
     def _index(self, row: Record) -> None:
         if row.media.sha256 is not None:
@@ -188,14 +196,33 @@ class Table:
         row.lease_until, row.entry = until, next(self._serial)
         heappush(self._leases, (until, row.entry, row))
 
+    def renew_later(self, row: Record, renew_at: float | None) -> None:
+        """Have a ready row be due again at a time."""
+        row.renew_at = renew_at
+        if renew_at is None:
+            return
+        row.entry = next(self._serial)
+        if len(self._renewals) >= self._most_renewals:
+            # They may lie days ahead: what has moved on must not stay for so long.
+            self._renewals = [place for place in self._renewals if not _has_moved_on(place)]
+            heapify(self._renewals)
+            self._most_renewals = max(_FEW, 2 * len(self._renewals))
+        heappush(self._renewals, (renew_at, row.entry, row))
+
     def advance(self, now: float) -> None:
-        """Make what was delayed until now due, and take leases back that ran out."""
+        """Make what was delayed until now due, and what is to be renewed; take leases back that ran out."""
         while (row := _pop_until(self._delayed, now)) is not None:
             self.schedule(row, row.due_at, now)
         while (row := _pop_until(self._leases, now)) is not None:
             self.move(row, Move.EXPIRE, now)
             row.reason = row.reason or "crash: the lease ran out before an outcome came"
             row.is_suspect = True
+            self.schedule(row, now, now)
+        for _ in range(RENEWED_AT_ONCE):
+            if (row := _pop_until(self._renewals, now)) is None:
+                break
+            self.move(row, Move.RENEW, now)
+            row.priority = max(row.priority, RENEWAL_PRIORITY)
             self.schedule(row, now, now)
 
     def take(self, targets: Collection[str] | None) -> Record | None:
@@ -224,8 +251,8 @@ class Table:
         return row.state is State.WARMING and row.token == token
 
     def next_due(self, now: float) -> float | None:
-        """Seconds until the next delayed row is due or lease runs out; may be early, never late."""
-        heads = [heap[0][0] for heap in (self._delayed, self._leases) if heap]
+        """Seconds until the next row is due or to be renewed, or lease runs out; may be early, never late."""
+        heads = [heap[0][0] for heap in (self._delayed, self._leases, self._renewals) if heap]
         return max(0.0, min(heads) - now) if heads else None
 
     @staticmethod

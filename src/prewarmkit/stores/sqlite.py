@@ -133,7 +133,7 @@ class SqliteStore:
         def take_a_turn(connection: sqlite3.Connection) -> Turn:
             work = Work(connection, self._clock())
             lost = tell_all(settle, work.settle)
-            work.expire()
+            work.sweep()
             waiting = work.waiting()
             ours = [target for target in waiting if targets is None or target in targets]
             leased = self._lease(work, lease, ours, lease_seconds) if lease > 0 and ours else []

@@ -45,17 +45,12 @@ def media_columns(media: Media) -> dict[str, Any]:
     }
 
 
-def handle_columns(handle: Handle) -> dict[str, Any]:
-    """The columns of a handle."""
-    return {
-        "handle": handle.value,
-        "handle_kind": handle.kind.value,
-        "unique_id": handle.unique_id,
-        "weak": _json(handle.weak, "[]"),
-        "details": _json(dict(handle.details), "{}"),
-        "warmed_at": _seconds(handle.warmed_at),
-        "expires_at": _seconds(handle.expires_at),
-    }
+_HANDLE = ("handle", "handle_kind", "unique_id", "weak", "details", "warmed_at", "expires_at", "renew_at")
+
+
+def handle_columns(row: sqlite3.Row) -> dict[str, Any]:
+    """The columns of a handle, as another row has them."""
+    return {name: row[name] for name in _HANDLE}
 
 
 def warmed_columns(warmed: Warmed, asked: MediaKind, wall: float) -> dict[str, Any]:
@@ -152,6 +147,7 @@ def as_row(row: sqlite3.Row, at: Moment) -> Row:
         media=as_media(row),
         updated_at=moment(at.on_calendar(row["updated_at"])),
         cursor=str(row["id"]),
+        renew_in=None if row["renew_at"] is None else row["renew_at"] - at.now,
     )
 
 

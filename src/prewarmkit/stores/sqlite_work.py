@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import define
 
-from prewarmkit.media import Handle, Media, Warmed
+from prewarmkit.media import Media, Warmed
 from prewarmkit.stores.base import (
     Enqueued,
     Failed,
@@ -26,11 +26,16 @@ from prewarmkit.stores.base import (
     Succeeded,
 )
 from prewarmkit.stores.clock import Moment
-from prewarmkit.stores.lifecycle import LIVE_PRIORITY, State, rank_offset
+from prewarmkit.stores.lifecycle import (
+    LIVE_PRIORITY,
+    RENEWAL_PRIORITY,
+    RENEWED_AT_ONCE,
+    State,
+    rank_offset,
+)
 from prewarmkit.stores.rules import background_share, in_turns, is_new_version, merged
 from prewarmkit.stores.sql import load_queries
 from prewarmkit.stores.sqlite_rows import (
-    as_handle,
     as_lease,
     as_media,
     handle_columns,
@@ -82,7 +87,7 @@ class Work:
         )
         if inserted.rowcount != 1:
             return self._enqueue_again(job)
-        shared = self._good_handle(job.target, media)
+        shared = self._warm(job.target, media)
         if shared is None:
             return Enqueued.QUEUED
         self.change("share", id=inserted.lastrowid, **handle_columns(shared))
@@ -109,7 +114,7 @@ class Work:
 
     def _share(self, row: sqlite3.Row, media: Media) -> bool:
         """Give a row without a handle that of the same content under another key."""
-        shared = self._good_handle(row["target"], media) if row["handle"] is None else None
+        shared = self._warm(row["target"], media) if row["handle"] is None else None
         if shared is not None:
             self.change("share", id=row["id"], **handle_columns(shared))
         return shared is not None
@@ -119,12 +124,13 @@ class Work:
             return row["expires_at"] is not None and row["expires_at"] <= self.at.wall
         return job.retry_failed
 
-    def _good_handle(self, target: str, media: Media) -> Handle | None:
+    def _warm(self, target: str, media: Media) -> sqlite3.Row | None:
+        """Any row with the same content that has a good handle."""
         if media.sha256 is None:
             return None
         wanted = {"target": target, "sha256": media.sha256, "kind": media.kind, "wall": self.at.wall}
-        row = self.connection.execute(SQL["good_handle"], wanted).fetchone()
-        return None if row is None else as_handle(row, self.at)
+        row: sqlite3.Row | None = self.connection.execute(SQL["good_handle"], wanted).fetchone()
+        return row
 
     def _hurry(self, row: sqlite3.Row, job: Job) -> None:
         due_at = min(self.at.now + job.delay, row["due_at"])
@@ -142,8 +148,8 @@ class Work:
         lease = outcome.lease
         held = {**id_columns(lease.id), "token": lease.token}
         match outcome:
-            case Succeeded(_, warmed):
-                return self._succeed(lease.id, held, warmed)
+            case Succeeded(_, warmed, renew_in):
+                return self._succeed(lease.id, held, warmed, renew_in)
             case Retry(_, delay, reason, refund):
                 due = self._due(self.at.now + delay)
                 changed = self.change("put_back", **held, **due, reason=reason, refund=int(refund))
@@ -153,8 +159,10 @@ class Work:
                 changed = self.change("put_back", **held, **self._due(self.at.now), reason=None, refund=1)
         return changed > 0
 
-    def _succeed(self, id_: MediaId, held: dict[str, Any], warmed: Warmed) -> bool:
-        columns = {**held, **warmed_columns(warmed, id_.kind, self.at.wall), "now": self.at.now}
+    def _succeed(self, id_: MediaId, held: dict[str, Any], warmed: Warmed, renew_in: float | None) -> bool:
+        renew_at = None if renew_in is None else self.at.now + renew_in
+        given = warmed_columns(warmed, id_.kind, self.at.wall)
+        columns = {**held, **given, "renew_at": renew_at, "now": self.at.now}
         rows = self.connection.execute(SQL["succeed"], columns).fetchall()
         if rows and rows[0][0] is not None:
             self.change("share_with_waiting", **{**columns, "sha256": rows[0][0]})
@@ -162,9 +170,10 @@ class Work:
 
     # ── lease ────────────────────────────────────────────────────────────────
 
-    def expire(self) -> None:
-        """Take back the leases that ran out."""
+    def sweep(self) -> None:
+        """Take back the leases that ran out, and make due what is to be renewed."""
         self.change("expire")
+        self.change("renew_due", priority=RENEWAL_PRIORITY, most=RENEWED_AT_ONCE)
 
     def lease(
         self, most: int, targets: Sequence[str], lease_seconds: float, *, may_suspect: bool, in_a_row: int

@@ -13,7 +13,7 @@ __all__ = ["shift_rows"]
 _ROWS = """UPDATE {schema}.media_cache SET
     due_at = due_at - {span}, updated_at = updated_at - {span}, rank = rank - {span},
     leased_at = leased_at - {span}, lease_until = lease_until - {span},
-    warmed_at = warmed_at - {span}, expires_at = expires_at - {span}"""
+    warmed_at = warmed_at - {span}, expires_at = expires_at - {span}, renew_at = renew_at - {span}"""
 _BUDGETS = """UPDATE {schema}.prewarm_budget SET
     calls = ARRAY(SELECT call - {span} FROM unnest(calls) AS call), held_until = held_until - {span}"""
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from attrs import frozen
 from psycopg import sql
 
-from prewarmkit.stores.lifecycle import AGEING_SECONDS
+from prewarmkit.stores.lifecycle import AGEING_SECONDS, RENEWAL_PRIORITY, RENEWED_AT_ONCE
 from prewarmkit.stores.sql import load_down, load_migrations, load_queries, migration_names
 
 __all__ = ["Migration", "downs_for", "migrations_for", "queries_for"]
@@ -78,6 +78,8 @@ def _places(schema: str) -> dict[str, Any]:
         "tokens": sql.Literal(sql.Identifier(schema, "media_cache_token").as_string(None)),
         "live": sql.SQL("make_interval(years => {})").format(sql.Literal(_LIVE_YEARS)),
         "background": sql.SQL("timestamptz {}").format(sql.Literal(_FIRST_BACKGROUND)),
+        "renewal_priority": sql.Literal(RENEWAL_PRIORITY),
+        "renewed_at_once": sql.Literal(RENEWED_AT_ONCE),
         "ageing": sql.SQL("make_interval(secs => {})").format(sql.Literal(AGEING_SECONDS)),
     }
 

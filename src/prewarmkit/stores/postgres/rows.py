@@ -204,7 +204,7 @@ def as_looked(id_: MediaId, row: Columns) -> Looked:
 
 def as_row(row: Columns) -> Row:
     """A row for people who look: the columns of ``list``."""
-    target, key, kind, priority, lease_left, updated_at = row[19:25]
+    target, key, kind, priority, lease_left, updated_at, renew_in = row[19:26]
     id_ = MediaId(target, key, _KINDS[kind])
     looked = as_looked(id_, row[:19])
     assert looked.media is not None  # as_looked gives one
@@ -220,6 +220,7 @@ def as_row(row: Columns) -> Row:
         media=looked.media,
         updated_at=moment(updated_at),
         cursor=cursor_of(id_),
+        renew_in=renew_in,
     )
 
 

@@ -248,7 +248,8 @@ def _said(outcomes: Sequence[Outcome]) -> list[str]:
     """What outcomes of one group say beside whose they are: the parameters that follow the tokens."""
     given = [each for each in outcomes if isinstance(each, Succeeded)]
     if given:
-        return _said_of_success([each.warmed for each in given], [each.lease.id.kind for each in given])
+        said = _said_of_success([each.warmed for each in given], [each.lease.id.kind for each in given])
+        return [*said, number_array([each.renew_in for each in given])]
     failed = [each.reason for each in outcomes if isinstance(each, Failed)]
     if failed:
         return [text_array(failed)]

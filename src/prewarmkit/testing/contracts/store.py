@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from prewarmkit.testing.contracts.store_cache import StoreCacheContract
 from prewarmkit.testing.contracts.store_queue import StoreQueueContract
+from prewarmkit.testing.contracts.store_renewal import StoreRenewalContract
 from prewarmkit.testing.contracts.store_suite import job
 
 __all__ = ["StoreContract", "job"]
 
 
-class StoreContract(StoreQueueContract, StoreCacheContract):
+class StoreContract(StoreQueueContract, StoreCacheContract, StoreRenewalContract):
     """The whole suite."""

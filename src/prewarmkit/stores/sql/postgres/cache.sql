@@ -25,7 +25,8 @@ JOIN {schema}.media_cache AS m
 -- $1 states, $2 targets, $3 target, $4 key and $5 kind of the row before, $6 most.
 SELECT 1::bigint, {looked},
        target, media_key, kind, priority, extract(epoch FROM lease_until - statement_timestamp())::float8,
-       extract(epoch FROM coalesce(leased_at, updated_at))::float8
+       extract(epoch FROM coalesce(leased_at, updated_at))::float8,
+       extract(epoch FROM renew_at - statement_timestamp())::float8
 FROM {schema}.media_cache
 WHERE (target, media_key, kind) > ($3::text, $4::text, $5::text)
   AND ($1::text[] IS NULL OR state = ANY ($1::text[]))
@@ -36,7 +37,8 @@ ORDER BY target, media_key, kind LIMIT $6::int;
 -- As `list`, by the index of those that failed.
 SELECT 1::bigint, {looked},
        target, media_key, kind, priority, extract(epoch FROM lease_until - statement_timestamp())::float8,
-       extract(epoch FROM coalesce(leased_at, updated_at))::float8
+       extract(epoch FROM coalesce(leased_at, updated_at))::float8,
+       extract(epoch FROM renew_at - statement_timestamp())::float8
 FROM {schema}.media_cache
 WHERE state = 'failed' AND $1::text[] IS NOT NULL
   AND (target, media_key, kind) > ($3::text, $4::text, $5::text)
@@ -85,14 +87,14 @@ named AS MATERIALIZED (
 WITH {refused}, others AS (
     UPDATE {schema}.media_cache AS m
     SET handle = NULL, handle_kind = NULL, unique_id = NULL, weak = NULL, details = NULL, warmed_at = NULL,
-        expires_at = NULL, stale = false, state = 'pending', attempts = 0, due_at = statement_timestamp(),
+        expires_at = NULL, stale = false, renew_at = NULL, state = 'pending', attempts = 0, due_at = statement_timestamp(),
         rank = statement_timestamp() + CASE priority WHEN 0 THEN {live} ELSE priority * {ageing} END,
         reason = 'the handle was refused', updated_at = statement_timestamp()
     FROM same WHERE m.ctid = same.place
 )
 UPDATE {schema}.media_cache AS m
 SET handle = NULL, handle_kind = NULL, unique_id = NULL, weak = NULL, details = NULL, warmed_at = NULL,
-    expires_at = NULL, stale = false,
+    expires_at = NULL, stale = false, renew_at = NULL,
     state = CASE WHEN m.state IN ('pending', 'warming') THEN m.state ELSE 'pending' END,
     attempts = CASE WHEN m.state IN ('pending', 'warming') THEN attempts ELSE 0 END,
     priority = CASE WHEN m.state IN ('pending', 'warming') THEN priority ELSE 0 END,

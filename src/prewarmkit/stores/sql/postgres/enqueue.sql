@@ -74,7 +74,7 @@ UPDATE {schema}.media_cache AS m
 SET state = 'ready', rank = NULL, attempts = 0, reason = NULL, stale = false, suspect = false, leased_at = NULL,
     lease_until = NULL, updated_at = statement_timestamp(), handle = good.handle, handle_kind = good.handle_kind,
     unique_id = good.unique_id, weak = good.weak, details = good.details, warmed_at = good.warmed_at,
-    expires_at = good.expires_at
+    expires_at = good.expires_at, renew_at = good.renew_at
 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS o (target, media_key, kind, n)
 JOIN {schema}.media_cache AS mine
   ON mine.target = o.target AND mine.media_key = o.media_key AND mine.kind = o.kind
@@ -96,7 +96,7 @@ SET state = 'pending', priority = o.priority, due_at = statement_timestamp() + o
     rank = CASE WHEN o.delay <= 0 THEN statement_timestamp() + o.n * interval '1 microsecond'
         + CASE o.priority WHEN 0 THEN {live} ELSE o.priority * {ageing} END END,
     attempts = 0, reason = NULL, stale = m.handle IS NOT NULL, suspect = m.suspect AND NOT o.is_new, leased_at = NULL, lease_until = NULL,
-    updated_at = statement_timestamp()
+    renew_at = NULL, updated_at = statement_timestamp()
 FROM unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::float8[], $6::boolean[])
      WITH ORDINALITY AS o (target, media_key, kind, priority, delay, is_new, n)
 WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind;

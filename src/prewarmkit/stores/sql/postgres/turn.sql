@@ -45,32 +45,34 @@ SELECT n FROM held WHERE NOT EXISTS (SELECT FROM free WHERE free.place = held.pl
 
 -- name: succeed
 -- $1 targets, $2 keys, $3 kinds, $4 tokens, $5 handles, $6 delivered kinds, $7 unique ids,
--- $8 weak, $9 details, $10 expiry in POSIX seconds. Answers the places of those that applied.
--- Waiting rows of the same content become ready with them.
+-- $8 weak, $9 details, $10 expiry in POSIX seconds, $11 seconds until it is renewed. Answers the places of
+-- those that applied. Waiting rows of the same content become ready with them, if they have no handle, or
+-- one that is to be renewed.
 WITH settled AS (
     UPDATE {schema}.media_cache AS m
     SET state = 'ready', rank = NULL, attempts = 0, reason = NULL, stale = false, suspect = false,
         leased_at = NULL, lease_until = NULL, updated_at = statement_timestamp(), handle = o.handle,
         handle_kind = o.handle_kind, unique_id = o.unique_id, weak = o.weak::json, details = o.details::json,
-        warmed_at = statement_timestamp(), expires_at = to_timestamp(o.expires)
+        warmed_at = statement_timestamp(), expires_at = to_timestamp(o.expires),
+        renew_at = statement_timestamp() + o.renew * interval '1 second'
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[],
-                $8::text[], $9::text[], $10::float8[]) WITH ORDINALITY
-         AS o (target, media_key, kind, token, handle, handle_kind, unique_id, weak, details, expires, n)
+                $8::text[], $9::text[], $10::float8[], $11::float8[]) WITH ORDINALITY
+         AS o (target, media_key, kind, token, handle, handle_kind, unique_id, weak, details, expires, renew, n)
     WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind
       AND CASE m.state WHEN 'warming' THEN m.token = o.token END
     RETURNING o.n, m.target, m.kind, m.sha256, m.handle, m.handle_kind, m.unique_id, m.weak, m.details,
-              m.expires_at
+              m.expires_at, m.renew_at
 ), shared AS (
     UPDATE {schema}.media_cache AS m
     SET state = 'ready', rank = NULL, attempts = 0, reason = NULL, stale = false, suspect = false,
         updated_at = statement_timestamp(), handle = s.handle, handle_kind = s.handle_kind,
         unique_id = s.unique_id, weak = s.weak, details = s.details, warmed_at = statement_timestamp(),
-        expires_at = s.expires_at
+        expires_at = s.expires_at, renew_at = s.renew_at
     FROM (
         SELECT w.ctid AS place, settled.*
         FROM settled JOIN {schema}.media_cache AS w
           ON w.target = settled.target AND w.sha256 = settled.sha256 AND w.kind = settled.kind
-        WHERE w.state = 'pending' AND w.sha256 IS NOT NULL AND w.handle IS NULL
+        WHERE w.state = 'pending' AND w.sha256 IS NOT NULL AND NOT w.stale
         FOR NO KEY UPDATE OF w SKIP LOCKED
     ) AS s
     WHERE m.ctid = s.place
@@ -105,7 +107,8 @@ WHERE m.target = o.target AND m.media_key = o.media_key AND m.kind = o.kind
 RETURNING o.n;
 
 -- name: sweep
--- Takes back leases that ran out, and puts delayed rows whose time has come into the queue.
+-- Takes back leases that ran out, and puts rows into the queue whose time has come: delayed ones, and
+-- ready ones whose handle is to be renewed, at a background priority; the handle stays as it is.
 -- Of the leases it meets those whose time had come when somebody last looked; one that was held
 -- on since is filed under its new time. One without a rank was given by an older version.
 -- All pass over rows that somebody works on; the next sweep meets them again.
@@ -129,6 +132,16 @@ WITH filed AS MATERIALIZED (
 ), held AS (
     UPDATE {schema}.media_cache AS m SET rank = lease_until
     FROM leases WHERE m.ctid = leases.place AND m.lease_until > statement_timestamp()
+), renewing AS MATERIALIZED (
+    SELECT ctid AS place FROM {schema}.media_cache
+    WHERE state = 'ready' AND renew_at <= statement_timestamp()
+    ORDER BY renew_at LIMIT {renewed_at_once} FOR NO KEY UPDATE SKIP LOCKED
+), renewed AS (
+    UPDATE {schema}.media_cache AS m
+    SET state = 'pending', priority = greatest(priority, {renewal_priority}), due_at = statement_timestamp(),
+        rank = statement_timestamp() + greatest(priority, {renewal_priority}) * {ageing}, attempts = 0,
+        renew_at = NULL, updated_at = statement_timestamp()
+    FROM renewing WHERE m.ctid = renewing.place
 ), due AS MATERIALIZED (
     SELECT ctid AS place FROM {schema}.media_cache
     WHERE state = 'pending' AND rank IS NULL AND due_at <= statement_timestamp()
@@ -292,11 +305,13 @@ RETURNING numbered.n, m.target, m.media_key, m.kind, m.token, m.attempts, m.prio
           m.size, m.etag, m.sha256, m.content_type, m.filename;
 
 -- name: soon
--- Seconds until the next delayed row is due or lease runs out; early by what heartbeats have added since.
+-- Seconds until the next row is due or to be renewed, or lease runs out; early by what heartbeats have added since.
 SELECT extract(epoch FROM least(
     (SELECT due_at FROM {schema}.media_cache
      WHERE state = 'pending' AND rank IS NULL ORDER BY due_at LIMIT 1),
-    (SELECT rank FROM {schema}.media_cache WHERE state = 'warming' ORDER BY rank LIMIT 1)
+    (SELECT rank FROM {schema}.media_cache WHERE state = 'warming' ORDER BY rank LIMIT 1),
+    (SELECT renew_at FROM {schema}.media_cache
+     WHERE state = 'ready' AND renew_at IS NOT NULL ORDER BY renew_at LIMIT 1)
 ) - statement_timestamp())::float8;
 
 -- name: waiting

@@ -27,7 +27,7 @@ WHERE id = :id;
 UPDATE media_cache
 SET state = 'pending', priority = :priority, due_at = :due_at, delayed = :delayed, attempts = 0, reason = NULL,
     suspect = CASE WHEN :is_new THEN 0 ELSE suspect END,
-    stale = (handle IS NOT NULL), leased_at = NULL, lease_until = NULL, updated_at = :now
+    stale = (handle IS NOT NULL), leased_at = NULL, lease_until = NULL, renew_at = NULL, updated_at = :now
 WHERE id = :id;
 
 -- name: hurry
@@ -38,21 +38,22 @@ WHERE id = :id AND state = 'pending';
 UPDATE media_cache
 SET state = 'ready', attempts = 0, reason = NULL, stale = 0, suspect = 0, leased_at = NULL, lease_until = NULL,
     updated_at = :now, handle = :handle, handle_kind = :handle_kind, unique_id = :unique_id, weak = :weak,
-    details = :details, warmed_at = :warmed_at, expires_at = :expires_at
+    details = :details, warmed_at = :warmed_at, expires_at = :expires_at, renew_at = :renew_at
 WHERE id = :id;
 
 -- name: share_with_waiting
+-- Those that have no handle, or one that is to be renewed.
 UPDATE media_cache
 SET state = 'ready', attempts = 0, reason = NULL, stale = 0, suspect = 0, updated_at = :now,
     handle = :handle, handle_kind = :handle_kind, unique_id = :unique_id, weak = :weak, details = :details,
-    warmed_at = :warmed_at, expires_at = :expires_at
-WHERE state = 'pending' AND handle IS NULL AND target = :target AND sha256 = :sha256 AND kind = :kind;
+    warmed_at = :warmed_at, expires_at = :expires_at, renew_at = :renew_at
+WHERE state = 'pending' AND stale = 0 AND target = :target AND sha256 = :sha256 AND kind = :kind;
 
 -- name: succeed
 UPDATE media_cache
 SET state = 'ready', attempts = 0, reason = NULL, stale = 0, suspect = 0, leased_at = NULL, lease_until = NULL,
     updated_at = :now, handle = :handle, handle_kind = :handle_kind, unique_id = :unique_id, weak = :weak,
-    details = :details, warmed_at = :warmed_at, expires_at = :expires_at
+    details = :details, warmed_at = :warmed_at, expires_at = :expires_at, renew_at = :renew_at
 WHERE target = :target AND media_key = :media_key AND kind = :kind AND state = 'warming' AND token = :token
 RETURNING sha256;
 
@@ -75,6 +76,16 @@ SET state = 'pending', due_at = :now, delayed = 0, suspect = 1,
     reason = coalesce(reason, 'crash: the lease ran out before an outcome came'),
     leased_at = NULL, lease_until = NULL, updated_at = :now
 WHERE state = 'warming' AND lease_until <= :now;
+
+-- name: renew_due
+-- Ready rows whose handle is to be renewed, at a background priority; the handle stays as it is.
+UPDATE media_cache
+SET state = 'pending', priority = max(priority, :priority), due_at = :now, delayed = 0, attempts = 0,
+    renew_at = NULL, updated_at = :now
+WHERE id IN (
+    SELECT id FROM media_cache INDEXED BY ix_media_cache_renewal
+    WHERE state = 'ready' AND renew_at IS NOT NULL AND renew_at <= :now ORDER BY renew_at LIMIT :most
+);
 
 -- name: waiting
 SELECT target, sum(pending) FROM prewarm_counts GROUP BY target HAVING sum(pending) > 0;
@@ -126,6 +137,9 @@ SELECT min(moment) FROM (
     WHERE state = 'pending' AND delayed = 1 AND due_at > :now
     UNION ALL
     SELECT min(lease_until) FROM media_cache INDEXED BY ix_media_cache_warming WHERE state = 'warming'
+    UNION ALL
+    SELECT min(renew_at) FROM media_cache INDEXED BY ix_media_cache_renewal
+    WHERE state = 'ready' AND renew_at IS NOT NULL
 );
 
 -- name: counts
@@ -149,7 +163,7 @@ ORDER BY id LIMIT :most;
 -- come back to the one that is meant.
 UPDATE media_cache
 SET handle = NULL, handle_kind = NULL, unique_id = NULL, weak = NULL, details = NULL, warmed_at = NULL,
-    expires_at = NULL, stale = 0, state = 'pending', attempts = 0, due_at = :now, delayed = 0,
+    expires_at = NULL, stale = 0, renew_at = NULL, state = 'pending', attempts = 0, due_at = :now, delayed = 0,
     reason = 'the handle was refused', updated_at = :now
 WHERE id IN (
     SELECT other.id FROM media_cache AS named JOIN media_cache AS other
@@ -174,7 +188,7 @@ WHERE id IN (
 -- A handle was refused. A row that is queued already only loses it.
 UPDATE media_cache
 SET handle = NULL, handle_kind = NULL, unique_id = NULL, weak = NULL, details = NULL, warmed_at = NULL,
-    expires_at = NULL, stale = 0,
+    expires_at = NULL, stale = 0, renew_at = NULL,
     state = CASE WHEN state IN ('pending', 'warming') THEN state ELSE 'pending' END,
     attempts = CASE WHEN state IN ('pending', 'warming') THEN attempts ELSE 0 END,
     priority = CASE WHEN state IN ('pending', 'warming') THEN priority ELSE 0 END,

@@ -1,0 +1,1 @@
+ALTER TABLE {schema}.media_cache DROP COLUMN IF EXISTS renew_at;

@@ -1,0 +1,1 @@
+DROP INDEX {concurrently} IF EXISTS {schema}.ix_media_cache_renewal;
