@@ -125,8 +125,9 @@ def _down_seconds(settings: PoolSettings, downs: int) -> float:
 
 
 def _renew_in(expires_in: float | None, settings: PoolSettings, jitter: float) -> float | None:
-    """When a handle that expires is warmed again: in its last third, spread so that what was warmed together is not
-    renewed together, and with a tenth of its life to spare.
+    """When a handle that expires is warmed again: in the last third of its life, with a tenth of it to spare.
+
+    Spread, so that what was warmed together is not renewed together.
     """
     if expires_in is None or expires_in <= 0 or not settings.keep_warm:
         return None
