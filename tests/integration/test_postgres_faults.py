@@ -12,6 +12,7 @@ from typing import Any, Self
 import anyio
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from waiting import eventually
 
 from prewarmkit import PoolSettings, PrewarmPool, StoreError
@@ -419,10 +420,10 @@ async def test_work_gets_done_though_the_listener_hears_nothing_and_does_not_kno
     store: PostgresStore, postgres_dsn: str
 ) -> None:
     """The connection that listens is half open: hints are lost without a word, and the poll finds what they told of."""
-    given = psycopg.conninfo.conninfo_to_dict(postgres_dsn)
+    given = conninfo_to_dict(postgres_dsn)
     target = ScriptedTarget()
     async with Relay(str(given["host"]), int(str(given["port"]))) as relay:
-        listen_dsn = psycopg.conninfo.make_conninfo(postgres_dsn, host="127.0.0.1", port=relay.port)
+        listen_dsn = make_conninfo(postgres_dsn, host="127.0.0.1", port=relay.port)
         async with (
             PostgresStore(postgres_dsn, listen_dsn=listen_dsn) as polled,
             PrewarmPool(

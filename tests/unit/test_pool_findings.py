@@ -7,6 +7,7 @@ import functools
 import logging
 import random
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -14,7 +15,7 @@ import anyio.lowlevel
 import pytest
 from waiting import eventually
 
-from prewarmkit import Media, PoolSettings, PrewarmPool, QueueFull, WarmFailed, WarmTimeout
+from prewarmkit import Media, MediaKind, PoolSettings, PrewarmPool, QueueFull, WarmFailed, WarmTimeout
 from prewarmkit.media import Warmed
 from prewarmkit.pool.events import (
     LeaseLost,
@@ -25,9 +26,9 @@ from prewarmkit.pool.events import (
     TargetResumed,
 )
 from prewarmkit.pool.health import Health
-from prewarmkit.pool.state import Pause
+from prewarmkit.pool.state import Pause, judge
 from prewarmkit.stores import Enqueued, MemoryStore, Outcome, SqliteStore, State, Turn
-from prewarmkit.stores.base import Job, Lease, Looked, MediaId
+from prewarmkit.stores.base import Job, Lease, Looked, MediaId, Succeeded
 from prewarmkit.targets import RateLimited, SourceMissing, Transient
 from prewarmkit.testing.clock import FakeClock
 from prewarmkit.testing.stand_ins import ScriptedTarget, UnreadSource
@@ -371,3 +372,41 @@ async def test_the_log_has_fields_of_its_own(source: UnreadSource, caplog: pytes
     assert TargetResumed("bot") in heard
     assert any(isinstance(event, MediaInvalidated) for event in heard)
     assert not any("H:a.png" in str(record["msg"]) + str(record["args"]) for record in records)
+
+
+# ── keep warm ────────────────────────────────────────────────────────────────
+
+
+def test_a_handle_is_renewed_in_the_last_third_of_its_life_spread_by_the_dice() -> None:
+    """With a tenth of its life to spare; one that does not expire, or has, is not."""
+    given = Lease(MediaId("bot", "a", MediaKind.PHOTO), 1, 1, Media("a"))
+
+    def renew_in(expires_in: float | None, jitter: float = 0.5, **settings: Any) -> float | None:
+        verdict = judge(given, Warmed("H"), PoolSettings(**settings), jitter=jitter, expires_in=expires_in)
+        assert isinstance(verdict.outcome, Succeeded)
+        return verdict.outcome.renew_in
+
+    assert [renew_in(1000, jitter) for jitter in (0.0, 0.5, 1.0)] == pytest.approx([700, 800, 900])
+    assert renew_in(None) is renew_in(-1) is renew_in(1000, keep_warm=False) is None
+
+
+@pytest.mark.anyio
+async def test_a_handle_that_expires_is_warmed_again_before_it_does(source: UnreadSource) -> None:
+    """Nobody asks for it; the old handle is good until the new one is there, and join does not wait for it."""
+
+    async def push(media: Media) -> Warmed:
+        return Warmed(f"H{len(target.calls)}", expires_at=datetime.now(UTC) + timedelta(seconds=0.5))
+
+    target = ScriptedTarget(act=push)
+    settings = PoolSettings(poll_interval_seconds=0.05, lookup_cache_seconds=0)
+    async with PrewarmPool(source, target, settings=settings) as pool:
+        await pool.warm("a", timeout=5)
+        await pool.join(timeout=5)
+        stale = 0
+        for _ in range(60):
+            handle = await pool.lookup("a")
+            assert handle is not None
+            stale += handle.stale
+            await anyio.sleep(0.02)
+        assert 3 <= len(target.calls) <= 6
+        assert stale <= 10  # a busy machine may come late

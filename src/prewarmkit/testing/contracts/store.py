@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from prewarmkit.testing.contracts.store_cache import StoreCacheContract
 from prewarmkit.testing.contracts.store_queue import StoreQueueContract
+from prewarmkit.testing.contracts.store_refusals import StoreRefusalsContract
 from prewarmkit.testing.contracts.store_renewal import StoreRenewalContract
 from prewarmkit.testing.contracts.store_suite import job
 
 __all__ = ["StoreContract", "job"]
 
 
-class StoreContract(StoreQueueContract, StoreCacheContract, StoreRenewalContract):
+class StoreContract(StoreQueueContract, StoreCacheContract, StoreRefusalsContract, StoreRenewalContract):
     """The whole suite."""

@@ -219,32 +219,6 @@ class StoreCacheContract(StoreSuite):
         assert await store.invalidate(id_) is True
         assert await store.invalidate(MediaId("bot", "never", MediaKind.PHOTO)) is False
 
-    async def test_a_refused_handle_does_not_come_back_from_the_same_content(self, store: MediaStore) -> None:
-        """Two keys share a handle; refused for one it is refused for both, and one upload serves both again."""
-        await self.warmed(store, job("a", sha256="S"), handle="DEAD")
-        assert await store.enqueue([job("b", sha256="S")]) == [Enqueued.READY]
-        assert await store.invalidate(job("b").id, "DEAD")
-        found = await store.lookup_many([job("a").id, job("b").id])
-        assert {looked.handle for looked in found.values()} == {None}
-        assert await store.enqueue([job("b", sha256="S")]) == [Enqueued.DUPLICATE]
-        assert not await store.invalidate(job("a").id, "DEAD")
-        first, second = await self.lease(store, 2)
-        assert first.id.key == "b"  # somebody waits for it
-        await store.release([second])
-        await store.turn([Succeeded(first, Warmed("NEW"))])
-        found = await store.lookup_many([job("a").id, job("b").id])
-        assert [looked.handle.value for looked in found.values() if looked.handle] == ["NEW", "NEW"]
-
-    async def test_a_refused_handle_that_nobody_wants_is_gone_with_its_copies(
-        self, store: MediaStore
-    ) -> None:
-        """Without rewarming: another content's handle of that value stays."""
-        await self.warmed(store, job("a", sha256="S"), handle="DEAD")
-        await store.enqueue([job("b", sha256="S")])
-        await self.warmed(store, job("c", sha256="T"), handle="DEAD")
-        assert await store.invalidate(job("b").id, None, rewarm=False)
-        assert set(await store.lookup_many([job(key).id for key in "abc"])) == {job("c").id}
-
     async def test_a_stale_handle_of_a_failed_row_can_be_refused(self, store: MediaStore) -> None:
         """It had stayed readable; without it the row is due again."""
         id_ = await self.warmed(store, job(etag="1"), "H1")
