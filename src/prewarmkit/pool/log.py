@@ -56,10 +56,11 @@ FORMS: Mapping[type, tuple[int, Callable[[Any], str]]] = {
         lambda e: f"{e.id.key!r}: attempt {e.attempt} failed, next in {e.delay:.3g} s: {e.reason}",
     ),
     MediaFailed: (
-        logging.WARNING,
+        logging.INFO,
         lambda e: f"{e.id.key!r} failed for good at attempt {e.attempt}: {e.reason}",
     ),
-    LeaseLost: (logging.WARNING, lambda e: f"{e.id.key!r}: the lease was lost, somebody else has it"),
+    # Where processes die or hang this is how it goes on, and nothing is lost by it.
+    LeaseLost: (logging.INFO, lambda e: f"{e.id.key!r}: the lease was lost, somebody else has it"),
     TargetPaused: (logging.WARNING, lambda e: f"target {e.target} rests for {e.seconds:.3g} s: {e.reason}"),
     TargetResumed: (logging.INFO, lambda e: f"target {e.target} works again"),
     StoreTrouble: (logging.ERROR, lambda e: f"store: {e.error}; next try in {e.retry_in:.3g} s"),
