@@ -12,7 +12,7 @@ __all__ = ["postgres_dsn", "postgres_server"]
 
 WORKER = '''
 """A pool over one table; each push leaves a line in a log before and after it."""
-import itertools, os, random, sys
+import itertools, logging, os, random, sys
 from pathlib import Path
 import anyio
 from psycopg.conninfo import make_conninfo
@@ -32,6 +32,7 @@ def note(text: str) -> None:
 async def push(media):
     note(f"begin {media.key}")
     if media.key == poison:
+        await ready.wait()  # whoever started this process waits for the word
         await anyio.sleep(0.1)
         os.kill(os.getpid(), 9)
     await anyio.sleep(pace or dice.uniform(0.001, 0.02))
@@ -49,12 +50,18 @@ def introduce(store):
     if isinstance(store, SqliteStore):
         store._db._writer.create_function("who", 0, lambda: str(os.getpid()))
 
+# Lost leases and a poison that failed are what the tests make; anything worse is shown.
+logging.getLogger("prewarmkit").setLevel(logging.ERROR)
+
 async def main():
+    global ready
+    ready = anyio.Event()
     settings = PoolSettings(concurrency=8, lease_seconds=0.5, poll_interval_seconds=0.1, max_attempts=int(sys.argv[4]))
     async with open_store() as store:
         introduce(store)
         async with PrewarmPool(UnreadSource(), ScriptedTarget(act=push), store, settings=settings) as pool:
             print("ready", flush=True)
+            ready.set()
             await pool.join()
             print("done", flush=True)
 
