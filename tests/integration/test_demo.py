@@ -263,9 +263,11 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
         subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.parametrize(("small_disk", "can_look"), [(112, True), (80, False)], indirect=["small_disk"])
+@pytest.mark.parametrize(
+    ("small_disk", "spare_kib", "can_look"), [(8192, 56, True), (8192, 4, False)], indirect=["small_disk"]
+)
 def test_a_disk_that_is_really_full_loses_nothing_either(
-    tmp_path: Path, small_disk: Path, *, can_look: bool
+    tmp_path: Path, small_disk: Path, *, spare_kib: int, can_look: bool
 ) -> None:
     """Full for more rows; or for the file beside the database too, without which it cannot even be read."""
     data = tmp_path / "data"
@@ -273,6 +275,8 @@ def test_a_disk_that_is_really_full_loses_nothing_either(
     database = data / "prewarm.db"
     shutil.move(database, small_disk / "prewarm.db")
     database.symlink_to(small_disk / "prewarm.db")
+    size_kib = (small_disk / "prewarm.db").stat().st_size // 1024 + spare_kib
+    subprocess.run(["mount", "-o", f"remount,size={size_kib}k", small_disk], check=True)
     full = demo(tmp_path, "--data", data, "--json")
     assert full.code == 1
     assert "free space on its disk" in full.json["error"]

@@ -299,19 +299,21 @@ async def test_a_host_that_enqueues_a_duplicate_and_stays_open_locks_nothing(
         assert not (await store.turn([Succeeded(lease, Warmed("H"))])).lost
 
 
-async def test_it_goes_on_where_prepared_statements_get_lost(store: PostgresStore, postgres_dsn: str) -> None:
+async def test_it_goes_on_where_prepared_statements_get_lost(postgres_dsn: str) -> None:
     """A pooler may hand each statement to another connection of the server, which never heard of it."""
-    await store.enqueue([job("a.png")])
-    for _ in range(3):
+    # Without hints, which would have a connection out of the stack at some moment.
+    async with PostgresStore(postgres_dsn, auto_migrate=True, notify=False) as store:
+        await store.enqueue([job("a.png")])
+        for _ in range(3):
+            assert len(await store.lookup_many([job("a.png").id])) == 1
+        for session in [*store._link._idle, *store._link._urgent]:
+            # Behind psycopg's back, which would notice a plain DEALLOCATE.
+            await session.connection.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$", prepare=False)
+        assert store._link._is_prepared
         assert len(await store.lookup_many([job("a.png").id])) == 1
-    for session in [*store._link._idle, *store._link._urgent]:
-        # Behind psycopg's back, which would notice a plain DEALLOCATE.
-        await session.connection.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$", prepare=False)
-    assert store._link._is_prepared
-    assert len(await store.lookup_many([job("a.png").id])) == 1
-    assert not store._link._is_prepared
-    [lease] = (await store.turn(lease=1)).leased
-    assert not (await store.turn([Succeeded(lease, Warmed("H"))])).lost
+        assert not store._link._is_prepared
+        [lease] = (await store.turn(lease=1)).leased
+        assert not (await store.turn([Succeeded(lease, Warmed("H"))])).lost
 
 
 async def test_a_cancelled_call_leaves_no_half_used_connection(store: PostgresStore) -> None:
