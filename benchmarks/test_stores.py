@@ -116,10 +116,10 @@ def test_jobs_drained(server: PostgresServer, tmp_path: Path, capsys: pytest.Cap
     assert medians["SqliteStore"][0] >= 10_000
     assert enqueued >= 40_000
     if "procrastinate" in medians:
-        assert drained >= 15 * medians["procrastinate"][0]  # 25 is the goal: docs/performance.md
+        assert drained >= 25 * medians["procrastinate"][0]
     theirs = [rates[0] for name, rates in medians.items() if name.startswith("pgqueuer")]
     if theirs:
-        assert drained >= 0.8 * max(theirs)  # 1.5 is the goal
+        assert drained >= 1.5 * max(theirs)
 
 
 def test_cached_reads(server: PostgresServer, capsys: pytest.CaptureFixture[str]) -> None:
