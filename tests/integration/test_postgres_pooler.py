@@ -58,15 +58,25 @@ async def forget(session: Session, query: str) -> None:
     )
 
 
-@pytest.mark.parametrize("prepare", [True, False])
-async def test_two_pools_behind_pgbouncer_push_every_medium_once(via: str, prepare: bool) -> None:
+@pytest.mark.parametrize(
+    ("prepare", "listens"),
+    [
+        pytest.param(True, False, id="polling"),
+        pytest.param(True, True, id="listening directly"),
+        pytest.param(False, False, id="never prepared"),
+    ],
+)
+async def test_two_pools_behind_pgbouncer_push_every_medium_once(
+    via: str, dsn: str, prepare: bool, listens: bool
+) -> None:
     """Enqueues, look-ups and invalidations beside them all succeed, and do to a row what they say."""
     keys = [f"{n}.png" for n in range(500)]
     targets = [ScriptedTarget(seconds=0.002) for _ in range(2)]
-    settings = PoolSettings(concurrency=8, poll_interval_seconds=0.2)
+    settings = PoolSettings(concurrency=8, poll_interval_seconds=5 if listens else 0.2)
+    directly = dsn if listens else None
     async with (
-        PostgresStore(via, notify=False, prepare=prepare) as a,
-        PostgresStore(via, notify=False, prepare=prepare) as b,
+        PostgresStore(via, notify=listens, prepare=prepare, listen_dsn=directly) as a,
+        PostgresStore(via, notify=listens, prepare=prepare, listen_dsn=directly) as b,
     ):
         stores = (a, b)
         kept = [job(f"kept-{n}.png") for n in range(40)]

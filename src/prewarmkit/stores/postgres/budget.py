@@ -35,7 +35,7 @@ class PostgresBudget:
         names = sorted(limits)
 
         async def spend(session: Session) -> float:
-            async with session.connection.transaction():
+            async with session.transaction():
                 await session.change("budget_begin", self.name, text_array(names))
                 rows = await session.rows("budget_lock", self.name, text_array(names))
                 # One reading of the clock, taken when all rows were ours: what is spent later is later.

@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from prewarmkit.errors import ConfigurationError, SchemaMissing, SchemaTooOld, StoreError, StoreFull
 
-__all__ = ["describe", "translated"]
+__all__ = ["describe", "is_lost", "translated"]
 
 _SECRET = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)|(://[^\s/@:]*:)([^\s@]*)@", re.IGNORECASE)
 _ATTEMPT = re.compile(r"^connection failed: (?:connection to server .*? failed: )?(?:FATAL:\s+)?")
@@ -29,6 +29,14 @@ def describe(dsn: str) -> str:
     host = known.get("host") or known.get("hostaddr") or "the local socket"
     port = f":{known['port']}" if known.get("port") else ""
     return f"{host}{port}/{known.get('dbname') or ''}".rstrip("/")
+
+
+def is_lost(error: psycopg.Error) -> bool:
+    """Whether it took the connection along, or shows that it leads to a server that takes no writes any more."""
+    state = error.sqlstate
+    if state is None:  # psycopg's own words: nothing came from the server
+        return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+    return state.startswith(("08", "57P")) or isinstance(error, pg.ReadOnlySqlTransaction)
 
 
 def translated(error: psycopg.Error, where: str, schema: str) -> Exception:

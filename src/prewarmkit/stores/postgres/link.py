@@ -22,7 +22,7 @@ from psycopg import errors as pg
 from psycopg.rows import TupleRow
 
 from prewarmkit.errors import ConfigurationError, PrewarmKitError, StoreError
-from prewarmkit.stores.postgres.errors import describe, translated
+from prewarmkit.stores.postgres.errors import describe, is_lost, translated
 from prewarmkit.stores.postgres.session import (
     Connection,
     Session,
@@ -40,6 +40,7 @@ logger = logging.getLogger("prewarmkit.stores")
 T = TypeVar("T")
 
 CALL_SECONDS = 30.0
+URGENT_SECONDS = 5.0
 _WATCH_SECONDS = 2.0
 _MOST_IDLE = 4
 _MOST_OPEN = 8
@@ -104,7 +105,8 @@ class Link:
         source: A connection string, or the host's pool.
         queries: The named queries, ready to be sent.
         schema: For messages.
-        check: Raises where the tables are not this version's; asked once, before the first change.
+        check: Raises where the tables are not this version's; asked before the first change, and before
+            the first after the server was away.
         prepare: Whether to prepare statements, until it shows that they get lost.
         is_checked: Whether `check` need not be asked.
     """
@@ -115,9 +117,11 @@ class Link:
     check: Callable[[Session], Awaitable[None]] = field(repr=False)
     _is_prepared: bool = field(default=True, alias="prepare", kw_only=True)
     is_checked: bool = field(init=False, default=False)
+    _is_pinned: bool = field(init=False, default=False)
     is_open: bool = field(init=False, default=False)
     _idle: list[Session] = field(init=False, factory=list[Session], repr=False)
     _urgent: list[Session] = field(init=False, factory=list[Session], repr=False)
+    _urgent_seconds: float = field(init=False, default=URGENT_SECONDS)
     _watch: Watch = field(init=False, factory=Watch, repr=False)
     _room: asyncio.Semaphore | None = field(init=False, default=None, repr=False)
     _reserved: asyncio.Semaphore | None = field(init=False, default=None, repr=False)
@@ -136,11 +140,13 @@ class Link:
             asyncio.Semaphore(_MOST_OPEN),
             asyncio.Semaphore(_RESERVED),
         )
+        self._urgent_seconds = URGENT_SECONDS
         try:
-            await self.call(_ping, is_read=True)
+            isolation = await self.call(_isolation, is_read=True)
         except BaseException:
             await self.close()
             raise
+        self._is_pinned = isolation != "read committed"
 
     async def close(self) -> None:
         """Close what is ours."""
@@ -155,7 +161,7 @@ class Link:
         is_read: bool = False,
         is_urgent: bool = False,
         is_schema: bool = False,
-        seconds: float = CALL_SECONDS,
+        seconds: float | None = None,
     ) -> T:
         """Run ``work`` on a connection.
 
@@ -164,40 +170,55 @@ class Link:
             is_read: Whether to try again on a fresh connection where the first one broke.
             is_urgent: Whether to use the connections that are kept for turns and heartbeats, which wait for no other call.
             is_schema: Whether it makes or looks at the tables, whatever version they have.
-            seconds: Most that it may take.
+            seconds: Most that it may take; of what is urgent: beyond the usual.
 
         Raises:
             StoreError: The database could not do it.
         """
-        todo = work if self.is_checked or is_read or is_schema else self._checking(work)
         tries = 2 if is_read else 1
         while True:
             session: Session | None = None
+            bound, began = self._bound(seconds, is_urgent=is_urgent), time.monotonic()
             try:
                 async with (
-                    asyncio.timeout(seconds),
+                    asyncio.timeout(bound),
                     self._session(self._urgent if is_urgent else self._idle) as session,
                 ):
-                    return await todo(session)
+                    if not (self.is_checked or is_read or is_schema):
+                        await self.check(session)
+                        self.is_checked = True
+                    done = await work(session)
             except PrewarmKitError:
                 raise
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            except psycopg.Error as error:
                 if self._learns(session, error):
                     continue
-                tries -= 1
-                is_lost = not isinstance(error, (pg.QueryCanceled, pg.LockNotAvailable, pg.DiskFull))
-                if is_lost:
-                    await self._drop_idle()
-                if not tries or not is_lost:
-                    raise translated(error, self.where, self.schema) from None
-            except psycopg.Error as error:
-                if not self._learns(session, error):
-                    raise translated(error, self.where, self.schema) from None
+                if is_lost(error):
+                    await self._forget()
+                    tries -= 1
+                    if tries:
+                        continue
+                raise translated(error, self.where, self.schema) from None
             except TimeoutError:
-                await self._drop_idle()
-                raise StoreError(
-                    f"The database at {self.where} did not answer within {seconds:.3g} s."
-                ) from None
+                await self._forget()
+                self._take_longer(2 * self._urgent_seconds, is_urgent=is_urgent)
+                raise self._silent(bound) from None
+            self._take_longer(2 * (time.monotonic() - began), is_urgent=is_urgent)
+            return done
+
+    def _bound(self, seconds: float | None, *, is_urgent: bool) -> float:
+        if is_urgent:
+            return self._urgent_seconds + (seconds or 0.0)
+        return CALL_SECONDS if seconds is None else seconds
+
+    def _take_longer(self, seconds: float, *, is_urgent: bool) -> None:
+        """Give a slow server the time that it needs; one that fell silent costs little the first time."""
+        if is_urgent:
+            wanted = max(URGENT_SECONDS, seconds, 0.9 * self._urgent_seconds)
+            self._urgent_seconds = min(wanted, CALL_SECONDS)
+
+    def _silent(self, seconds: float) -> StoreError:
+        return StoreError(f"The database at {self.where} did not answer within {seconds:.3g} s.")
 
     async def read(self, query: str, *values: Any) -> list[TupleRow]:
         """The rows of one named query that only reads: `call` on its shortest way."""
@@ -215,9 +236,7 @@ class Link:
             except BaseException:
                 await close(session.connection)
                 if self._watch.has_ended(task):
-                    raise StoreError(
-                        f"The database at {self.where} did not answer within {CALL_SECONDS:.3g} s."
-                    ) from None
+                    raise self._silent(CALL_SECONDS) from None
                 raise
             else:
                 if self.is_open:
@@ -228,14 +247,6 @@ class Link:
             finally:
                 self._watch.leave(task)
         return await self.call(lambda session: session.rows(query, *values), is_read=True)
-
-    def _checking(self, work: Callable[[Session], Awaitable[T]]) -> Callable[[Session], Awaitable[T]]:
-        async def check_first(session: Session) -> T:
-            await self.check(session)
-            self.is_checked = True
-            return await work(session)
-
-        return check_first
 
     # ── connections ──────────────────────────────────────────────────────────
 
@@ -251,12 +262,14 @@ class Link:
                 # Whether its statements are prepared is the host's to say; how they are named is not.
                 if self._is_prepared:
                     name_apart(connection)
-                session = Session(connection, self.queries, None if self._is_prepared else False)
+                prepare = None if self._is_prepared else False
+                session = Session(connection, self.queries, prepare, self._is_pinned)
                 yield session
                 self._learn(session)
             return
         async with room:
             session = self._pop(stack) or await self._new(self.source)
+            session.is_pinned = self._is_pinned
             is_cut_off = True  # a late word of its cancellation would hit the next query
             try:
                 yield session
@@ -297,8 +310,7 @@ class Link:
                 if not was and is_idle(connection):
                     await connection.set_autocommit(False)
 
-    @staticmethod
-    def _pop(stack: list[Session]) -> Session | None:
+    def _pop(self, stack: list[Session]) -> Session | None:
         """The one used last that the server has not hung up on."""
         while stack:
             session = stack.pop()
@@ -306,15 +318,21 @@ class Link:
             if is_idle(session.connection) and not _has_news(session.connection):
                 return session
             session.connection.pgconn.finish()
+            self.is_checked = False
         return None
 
     def _learns(self, session: Session | None, error: psycopg.Error) -> bool:
-        """Whether a call can be made again without prepared statements, of which one was lost."""
-        if session is None or not session.loses(error):
+        """Whether a call can be made again, since what undid it will not come again."""
+        if session is None:
             return False
-        session.prepare = False
-        self._learn(session)
-        return True
+        if session.loses(error):
+            session.prepare = False
+            self._learn(session)
+            return True
+        if isinstance(error, pg.SerializationFailure) and not session.is_pinned:
+            self._is_pinned = True  # what we found at the start does not hold on every connection
+            return True
+        return False
 
     def _learn(self, session: Session) -> None:
         """Go unprepared as a session did: a pooler between us hands each statement to another connection of the server."""
@@ -324,14 +342,21 @@ class Link:
             for each in (*self._idle, *self._urgent):
                 each.prepare = False
 
+    async def _forget(self) -> None:
+        """The server went, or fell silent: what is there when it comes back is to be seen."""
+        self.is_checked = False
+        await self._drop_idle()
+
     async def _drop_idle(self) -> None:
         for stack in (self._urgent, self._idle):
             while stack:
                 await close(stack.pop().connection)
 
 
-async def _ping(session: Session) -> None:
-    await session.connection.execute("SELECT 1", prepare=False)
+async def _isolation(session: Session) -> str:
+    asked = "SELECT current_setting('default_transaction_isolation')"
+    row = await (await session.connection.execute(asked, prepare=False)).fetchone()
+    return "" if row is None else str(row[0])
 
 
 def _has_news(connection: Connection) -> bool:

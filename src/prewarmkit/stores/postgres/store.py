@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Self, overload
 
+import anyio
 import psycopg
 
 from prewarmkit.budget import Budget
@@ -121,12 +122,13 @@ class PostgresStore:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._notifier is not None:
-            await self._notifier.close()
-        if self._listener is not None:
-            await self._listener.close()
-        await self._waiting.close()
-        await self._link.close()
+        with anyio.CancelScope(shield=True):  # each of them is bounded
+            if self._notifier is not None:
+                await self._notifier.close()
+            if self._listener is not None:
+                await self._listener.close()
+            await self._waiting.close()
+            await self._link.close()
 
     # ── schema ───────────────────────────────────────────────────────────────
 
@@ -144,6 +146,7 @@ class PostgresStore:
 
     async def check_schema(self) -> None:
         """See `MediaStore.check_schema`."""
+        self._link.is_checked = False
         await self._link.call(self._check, is_read=True)
         self._link.is_checked = True
 
@@ -168,13 +171,15 @@ class PostgresStore:
         if not jobs:
             return []
 
+        more = len(jobs) / 1000  # beside somebody who puts in as many
+
         async def put_in(session: Session) -> list[Enqueued]:
-            async with session.transaction(lock_seconds=_LOCK_SECONDS):
+            async with session.transaction(lock_seconds=_LOCK_SECONDS + more):
                 return await HostEnqueue(self._queries, prepare=session.prepare).run(
                     session.connection, enqueue_steps(jobs, limit)
                 )
 
-        answers = await self._link.call(put_in, seconds=CALL_SECONDS + len(jobs) / 1000)
+        answers = await self._link.call(put_in, seconds=CALL_SECONDS + more)
         self._tell()
         return answers
 
@@ -245,7 +250,7 @@ class PostgresStore:
                 raise
 
         try:
-            return await self._link.call(take, is_urgent=True)
+            return await self._link.call(take, is_urgent=True, seconds=(len(settle) + lease) / 1000)
         except BaseException:
             self._carried.add(settle)  # it may have been committed all the same
             raise
@@ -255,7 +260,9 @@ class PostgresStore:
         if not leases:
             return []
         return await self._link.call(
-            lambda session: heartbeat(session, leases, lease_seconds), is_urgent=True
+            lambda session: heartbeat(session, leases, lease_seconds),
+            is_urgent=True,
+            seconds=len(leases) / 1000,
         )
 
     async def release(self, leases: Sequence[Lease]) -> list[Lease]:

@@ -110,7 +110,7 @@ async def take_turn(
     groups = _grouped(settle)
     names = None if targets is None else sorted(set(targets))
     came: Cursor | None = None
-    async with session.connection.pipeline():
+    async with session.together():
         await session.send("plan")
         told = [(group, await _tell(session, query, group)) for query, group in groups.items() if group]
         if lease > 0:
@@ -311,7 +311,7 @@ async def settle_singly(session: Session, settle: Sequence[Outcome]) -> tuple[li
 
 async def _settle_one(session: Session, outcome: Outcome) -> bool:
     [(query, group)] = [item for item in _grouped([outcome]).items() if item[1]]
-    async with session.connection.pipeline():
+    async with session.together():
         await session.send("brief")
         cursor = await _tell(session, query, group)
     return bool(await cursor.fetchall())
@@ -343,7 +343,7 @@ async def heartbeat(session: Session, leases: Sequence[Lease], lease_seconds: fl
 
 
 async def _beat(session: Session, query: str, *values: Any) -> Cursor:
-    async with session.connection.pipeline():
+    async with session.together():
         await session.send("plan")
         return await session.send(query, *values)
 
