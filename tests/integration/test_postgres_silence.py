@@ -17,7 +17,7 @@ from relay import Relay, relay
 from prewarmkit import PoolSettings, PrewarmPool, StoreError
 from prewarmkit.media import MediaKind, Warmed
 from prewarmkit.stores import PostgresStore, State, Succeeded
-from prewarmkit.stores.postgres import link
+from prewarmkit.stores.postgres import link, listen
 from prewarmkit.stores.postgres.session import Session, connect
 from prewarmkit.testing.contracts.store import job
 from prewarmkit.testing.stand_ins import ScriptedTarget, UnreadSource
@@ -137,3 +137,80 @@ async def test_own_connections_notice_a_peer_that_is_gone(dsn: str) -> None:
         known = connection.info.get_parameters()
     assert known["tcp_user_timeout"] == "7"
     assert known["application_name"] == "mine"
+
+
+# ── hints ────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listeners ask themselves often whether they hear."""
+    monkeypatch.setattr(listen, "_PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(listen, "_ANSWER_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("_often")
+async def test_a_listener_whose_connection_is_half_open_makes_another(dsn: str, line: Relay) -> None:
+    """It asks itself and gets no answer."""
+    async with (
+        PostgresStore(dsn) as producer,
+        PostgresStore(dsn, listen_dsn=line.dsn) as worker,
+        worker.wakeups() as hints,
+    ):
+        with anyio.fail_after(10):
+            await anext(hints)  # what it may have missed before it listened
+            line.stall()
+            await anext(hints)  # the same, of the next connection
+            await producer.enqueue([job()])
+            await anext(hints)
+
+
+@pytest.mark.usefixtures("_often")
+async def test_a_listener_hears_again_once_the_network_is_back(dsn: str, line: Relay) -> None:
+    """Nobody has to tell it anything anew: what it missed it is told as it begins to listen."""
+    async with (
+        PostgresStore(dsn) as producer,
+        PostgresStore(dsn, listen_dsn=line.dsn) as worker,
+        worker.wakeups() as hints,
+    ):
+        with anyio.fail_after(20):
+            await anext(hints)
+            line.block()
+            assert worker._listener is not None
+            while worker._listener.is_hearing:  # noqa: ASYNC110 - it tells nobody
+                await anyio.sleep(0.02)
+            await producer.enqueue([job()])
+            line.unblock()
+            await anext(hints)
+
+
+@pytest.mark.usefixtures("_often")
+async def test_a_listener_that_asks_itself_wakes_nobody(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither itself nor others: idle pools have nothing to look for."""
+    asked = 0
+    probe = listen.Listener._probe
+
+    async def counted(self: listen.Listener, *given: Any) -> None:
+        nonlocal asked
+        await probe(self, *given)
+        asked += 1
+
+    monkeypatch.setattr(listen.Listener, "_probe", counted)
+    async with PostgresStore(dsn) as a, PostgresStore(dsn) as b, a.wakeups() as one, b.wakeups() as two:
+        with anyio.fail_after(20):
+            for hints in (one, two):
+                await anext(hints)
+            heard = 0
+
+            async def hear(hints: AsyncIterator[None]) -> None:
+                nonlocal heard
+                async for _ in hints:
+                    heard += 1
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(hear, one)
+                group.start_soon(hear, two)
+                while asked < 10:  # noqa: ASYNC110 - they tell nobody
+                    await anyio.sleep(0.02)
+                group.cancel_scope.cancel()
+            assert heard == 0

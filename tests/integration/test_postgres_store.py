@@ -7,7 +7,10 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -19,8 +22,9 @@ from psycopg_pool import AsyncConnectionPool
 from prewarmkit import ConfigurationError, PoolSettings, PrewarmPool, StoreError
 from prewarmkit.budget import Window
 from prewarmkit.media import Media, MediaKind, Warmed
-from prewarmkit.stores import Enqueued, PostgresStore, Retry, State, Succeeded
-from prewarmkit.stores.postgres.listen import Notifier, channel_of
+from prewarmkit.stores import Enqueued, PostgresStore, Retry, State, Succeeded, Turn
+from prewarmkit.stores.postgres.link import Session
+from prewarmkit.stores.postgres.listen import Listener, Notifier, channel_of
 from prewarmkit.testing.contracts.store import job
 from prewarmkit.testing.postgres import PostgresServer
 from prewarmkit.testing.postgres_time import shift_rows
@@ -287,6 +291,61 @@ async def test_a_flood_of_enqueues_sends_few_hints(store: PostgresStore, postgre
     assert 1 <= len(heard) <= 2 + (took + 0.3) / 0.05
 
 
+async def test_a_hint_makes_each_idle_pool_look_once(postgres_dsn: str) -> None:
+    """Twenty of them and one key: one finds it, the others find nothing and rest again."""
+    names = [f"pool-{n}" for n in range(20)]
+    looks = dict.fromkeys(names, 0)
+    targets = {name: ScriptedTarget() for name in names}
+    settings = PoolSettings(concurrency=1, poll_interval_seconds=600)
+
+    class Watched(PostgresStore):
+        """Counts the turns that would lease."""
+
+        name = ""
+
+        async def turn(self, *given: Any, **how: Any) -> Turn:
+            lease = how.get("lease", given[1] if len(given) > 1 else 0)
+            looks[self.name] += bool(lease)
+            return await super().turn(*given, **how)
+
+    async with AsyncExitStack() as stack:
+        producer = await stack.enter_async_context(PostgresStore(postgres_dsn, auto_migrate=True))
+        listeners: list[Listener] = []
+        for name in names:
+            store = Watched(postgres_dsn)
+            store.name = name
+            await stack.enter_async_context(store)
+            pool = PrewarmPool(UnreadSource(), targets[name], store, settings=settings)
+            await stack.enter_async_context(pool)
+            assert store._listener is not None
+            listeners.append(store._listener)
+        await until(lambda: all(listener.is_hearing for listener in listeners))
+        await at_rest(looks)
+        before = dict(looks)
+        for n in range(2):
+            await producer.enqueue([job(f"{n}.png")])
+            with anyio.fail_after(20):
+                while await producer.has_work() or any(looks[name] == before[name] for name in names):  # noqa: ASYNC110 - pools tell nobody
+                    await anyio.sleep(0.02)
+            await at_rest(looks)
+            done = [name for name in names if targets[name].calls]
+            more = Counter(looks[name] - before[name] for name in names)
+            assert len(done) == 1
+            # Whoever warmed it looks once more, for what could come next.
+            assert more[1] >= len(names) - 1, more
+            assert max(more) <= 2
+            before = dict(looks)
+            targets[done[0]].calls.clear()
+
+
+async def at_rest(looks: dict[str, int]) -> None:
+    """Wait until no pool has looked for a while."""
+    seen: dict[str, int] = {}
+    while seen != looks:
+        seen = dict(looks)
+        await anyio.sleep(0.25)
+
+
 async def test_without_hints_work_is_found_by_polling(postgres_dsn: str) -> None:
     """LISTEN leads nowhere, as behind some poolers; nothing depends on it."""
     dead = "postgresql://127.0.0.1:1/nothing"
@@ -323,6 +382,59 @@ async def test_enqueue_in_is_part_of_the_hosts_transaction(
             assert answers == [Enqueued.QUEUED, Enqueued.QUEUED]
             assert await store.counts() == {}
         assert sum((await store.counts()).values()) == 2
+
+
+async def test_a_long_transaction_of_the_hosts_does_not_make_a_medium_older_than_it_is(
+    store: PostgresStore, postgres_dsn: str
+) -> None:
+    """Its times are those of the statement, not of the transaction's start: it neither overtakes others nor is due too soon."""
+    async with await psycopg.AsyncConnection[Any].connect(postgres_dsn) as host:
+        [[began]] = await (await host.execute("SELECT now()")).fetchall()
+        [[before]] = await (await host.execute("SELECT clock_timestamp()")).fetchall()
+        assert began < before
+        await store.enqueue_in(host, ["new.png", Media("known.png", etag="1")], target="bot")
+        await store.enqueue_in(host, "delayed.png", target="bot", delay=60)
+        await store.enqueue_in(host, Media("known.png", etag="2"), target="bot")
+        await host.commit()
+    with psycopg.connect(postgres_dsn) as connection:
+        found = connection.execute(
+            "SELECT media_key, due_at, updated_at, rank - interval '1 minute' * priority FROM media_cache"
+        ).fetchall()
+    assert len(found) == 3
+    for key, due_at, updated_at, rank in found:
+        assert updated_at >= before
+        if key == "delayed.png":
+            assert due_at >= before + timedelta(seconds=60)
+        else:
+            assert due_at >= before
+            assert rank >= before
+
+
+async def test_invalidating_without_rewarming_cannot_catch_the_next_handle(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that is being warmed loses its old handle; the new one that comes at that moment is no part of it."""
+    await store.enqueue([job(etag="1")])
+    [lease] = (await store.turn(lease=1)).leased
+    await store.turn([Succeeded(lease, Warmed("OLD"))])
+    await store.enqueue([job(etag="2")])
+    [lease] = (await store.turn(lease=1)).leased
+    told = [Succeeded(lease, Warmed("NEW"))]
+    changed = Session.change
+
+    async def change(self: Session, query: str, *values: Any) -> int:
+        count = await changed(self, query, *values)
+        if query == "drop":
+            assert list((await store.turn(told)).deferred) == told
+        return count
+
+    monkeypatch.setattr(Session, "change", change)
+    assert await store.invalidate(lease.id, rewarm=False)
+    monkeypatch.undo()
+    assert not (await store.turn(told)).lost
+    handle = (await store.lookup_many([lease.id]))[lease.id].handle
+    assert handle is not None
+    assert handle.value == "NEW"
 
 
 async def test_enqueue_in_takes_a_sync_connection(store: PostgresStore, postgres_dsn: str) -> None:

@@ -1,8 +1,9 @@
 """Hints between processes by LISTEN and NOTIFY, as hints only: without them there is the poll.
 
 A listener has a connection of its own, makes it anew with growing pauses, and asks itself
-now and then whether it still hears. Hints go out at most once in a while, however many rows
-were put in, since each NOTIFY takes a lock of the whole server at its commit.
+now and then, on a channel that nobody else hears, whether it still hears. Hints go out at most
+once in a while, however many rows were put in, since each NOTIFY takes a lock of the whole
+server at its commit.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import hashlib
 import logging
 import random
+import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -141,33 +143,36 @@ class Listener:
     async def _hear_on_one_connection(self) -> None:
         async with asyncio.timeout(2 * _ANSWER_SECONDS):
             connection = await connect(self.dsn, prepare_threshold=None)
+        own = f"{self.channel}_{secrets.token_hex(8)}"
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self.channel)))
+                for channel in (self.channel, own):
+                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
             self.wakeups.notify()  # what came while nobody heard
             self.is_hearing = True
             while True:
                 if not await self._heard(connection, _PROBE_SECONDS):
-                    await self._probe(connection)
+                    await self._probe(connection, own)
         finally:
             with suppress(psycopg.Error, OSError):
                 await connection.close()
 
     async def _heard(self, connection: Connection, seconds: float) -> bool:
-        """Pass hints on until none came for a while; say whether any came."""
+        """Pass hints on until none came for a while; say whether anything came."""
         did = False
-        async for _ in connection.notifies(timeout=seconds, stop_after=1):
+        async for heard in connection.notifies(timeout=seconds, stop_after=1):
             did = True
-            self.wakeups.notify()
+            if heard.channel == self.channel:
+                self.wakeups.notify()
         return did
 
-    async def _probe(self, connection: Connection) -> None:
+    async def _probe(self, connection: Connection, own: str) -> None:
         """Tell ourselves: on a connection that is half open, or not ours alone, nothing comes back.
 
         Raises:
             ConnectionError: Nothing came.
         """
         async with asyncio.timeout(_ANSWER_SECONDS):
-            await connection.execute("SELECT pg_notify(%s, '')", [self.channel])
+            await connection.execute("SELECT pg_notify(%s, '')", [own])
         if not await self._heard(connection, _ANSWER_SECONDS):
             raise ConnectionError("no hint comes back on this connection")
