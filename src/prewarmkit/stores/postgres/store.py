@@ -39,7 +39,7 @@ from prewarmkit.stores.postgres.host import AnyConnection, HostEnqueue
 from prewarmkit.stores.postgres.link import CALL_SECONDS, Connection, HostPool, Link, Session, parsed
 from prewarmkit.stores.postgres.listen import Listener, Notifier, channel_of
 from prewarmkit.stores.postgres.queries import queries_for
-from prewarmkit.stores.postgres.rows import as_looked, as_row, place_after, text_array
+from prewarmkit.stores.postgres.rows import as_looked, as_row, id_arrays, place_after, text_array
 from prewarmkit.stores.postgres.schema import Schema
 from prewarmkit.stores.postgres.work import Carried, heartbeat, look_up, whole_turn
 from prewarmkit.stores.rules import states_of
@@ -309,12 +309,18 @@ class PostgresStore:
     async def invalidate(self, id: MediaId, value: str | None = None, *, rewarm: bool = True) -> bool:  # noqa: A002
         """See `MediaStore.invalidate`."""
         place = (id.target, id.key, id.kind.value, value)
-        if not rewarm and await self._change("drop", *place):
-            return True
-        did = await self._change("refuse", *place) > 0
-        if did:
+
+        async def refuse(session: Session) -> tuple[int, int]:
+            async with session.transaction(lock_seconds=_LOCK_SECONDS):
+                # Whoever waits for somebody's change in here finds the row as it was left, and nothing comes between.
+                await session.rows("lock", *id_arrays([id]), "{NULL}")
+                dropped = 0 if rewarm else await session.change("drop", *place)
+                return dropped, 0 if dropped else await session.change("refuse", *place)
+
+        dropped, refused = await self._link.call(refuse)
+        if refused:
             self._tell()
-        return did
+        return bool(dropped or refused)
 
     async def requeue(
         self,
