@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from prewarmkit import ConfigurationError, SchemaMissing, SchemaTooNew, SchemaTooOld
+from prewarmkit import ConfigurationError, SchemaMissing, SchemaTooNew, SchemaTooOld, StoreError
 from prewarmkit.cli.main import main
 from prewarmkit.stores import Enqueued, PostgresStore
 from prewarmkit.stores.postgres.queries import migrations_for
@@ -21,6 +21,7 @@ from prewarmkit.testing.contracts.store import job
 
 pytestmark = pytest.mark.anyio
 
+KILL = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 ALL = [migration.name for migration in migrations_for("public")]
 
 
@@ -119,6 +120,18 @@ async def test_a_newer_schema_is_refused_before_the_first_change(postgres_dsn: s
         assert sum((await store.counts()).values()) == 2
 
 
+async def test_a_newer_schema_is_refused_once_the_server_was_away(postgres_dsn: str) -> None:
+    """An upgrade may be why it was: what a store had found does not hold for the connections that it makes then."""
+    async with PostgresStore(postgres_dsn, auto_migrate=True, notify=False) as store:
+        assert await store.enqueue([job("a.png")]) == [Enqueued.QUEUED]
+        run(postgres_dsn, "INSERT INTO prewarm_migrations (version, name) VALUES (9999, 'x')", KILL)
+        with pytest.raises((StoreError, SchemaTooNew)):  # it notices now, or has noticed already
+            await store.enqueue([job("b.png")])
+        with pytest.raises(SchemaTooNew, match="upgrade prewarmkit"):
+            await store.enqueue([job("b.png")])
+        assert sum((await store.counts()).values()) == 1
+
+
 async def test_somebody_elses_table_is_left_alone(postgres_dsn: str) -> None:
     """The message names schema= and where the script is."""
     run(postgres_dsn, "CREATE TABLE media_cache (bot_slug text, sha256 text, kind text)")
@@ -166,6 +179,43 @@ async def test_an_index_that_was_left_half_built_is_built_again(postgres_dsn: st
         )
         assert await store.migrate() == ALL[4:]
         assert await store.verify() == []
+
+
+async def test_an_invalid_index_of_somebody_elses_is_left_alone(postgres_dsn: str) -> None:
+    """Somebody may be building it at this moment."""
+    async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
+        run(
+            postgres_dsn,
+            "CREATE INDEX theirs ON media_cache (size)",
+            "DELETE FROM prewarm_migrations WHERE version >= 5",
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid IN ('theirs'::regclass, 'ix_media_cache_failed'::regclass)",
+        )
+        assert await store.migrate() == ALL[4:]
+        assert await store.verify() == [
+            "+ index CREATE INDEX theirs ON media_cache USING btree (size) (invalid)"
+        ]
+
+
+def test_a_migration_that_runs_outside_of_a_transaction_is_named_after_the_index_that_it_builds() -> None:
+    """So that an attempt that broke off can be cleared away, and nothing else."""
+    concurrent = [migration for migration in migrations_for("public") if migration.is_concurrent]
+    assert concurrent
+    for migration in concurrent:
+        assert f"INDEX CONCURRENTLY IF NOT EXISTS {migration.name[5:]} ON" in migration.sql
+        assert migration.sql.count(" INDEX ") == 1
+
+
+async def test_verify_compares_what_the_view_counts(postgres_dsn: str) -> None:
+    """Not its columns alone."""
+    async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
+        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+            row = connection.execute("SELECT pg_get_viewdef('media_warming_stats'::regclass)").fetchone()
+            assert row is not None
+            changed = row[0].replace("'warming'", "'ready'")
+            connection.execute(f"CREATE OR REPLACE VIEW media_warming_stats AS {changed}".encode())
+        missing, other = await store.verify()
+        assert missing.startswith("- view media_warming_stats AS SELECT")
+        assert other == missing.replace("- ", "+ ", 1).replace("'warming'", "'ready'")
 
 
 async def test_verify_says_what_differs(postgres_dsn: str) -> None:

@@ -28,7 +28,8 @@ class Migration:
         number: Its place.
         name: Its file's name.
         sql: What it does.
-        is_concurrent: Whether it must run outside a transaction (``CREATE INDEX CONCURRENTLY``).
+        is_concurrent: Whether it must run outside a transaction (``CREATE INDEX CONCURRENTLY``); it
+            then builds one index, after which it is named.
     """
 
     number: int

@@ -112,8 +112,9 @@ class Schema:
         try:
             if await self._is_applied(migration):
                 return
-            # An attempt that broke off leaves an index that is not valid, and in the way.
-            for index in await self._invalid_indexes():
+            # An attempt that broke off leaves an index that is not valid, and in the way. Others' are theirs.
+            index = migration.name.partition("_")[2]
+            if await self._is_invalid(index):
                 await self.connection.execute(
                     sql.SQL("DROP INDEX CONCURRENTLY {}.{}").format(
                         sql.Identifier(self.name), sql.Identifier(index)
@@ -161,11 +162,11 @@ class Schema:
     async def _note(self, migration: Migration) -> None:
         await self._execute(_noted(self.name, migration).as_string(None))
 
-    async def _invalid_indexes(self) -> list[str]:
-        query = """SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    async def _is_invalid(self, index: str) -> bool:
+        query = """SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
             JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-            WHERE n.nspname = %s AND t.relname = 'media_cache' AND NOT i.indisvalid"""
-        return [row[0] for row in await (await self._ask(query, self.name)).fetchall()]
+            WHERE n.nspname = %s AND t.relname = 'media_cache' AND c.relname = %s AND NOT i.indisvalid"""
+        return await (await self._ask(query, self.name, index)).fetchone() is not None
 
     async def _has(self, table: str) -> bool:
         query = """SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

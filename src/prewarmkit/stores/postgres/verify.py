@@ -13,7 +13,7 @@ from prewarmkit.stores.postgres.link import Connection
 __all__ = ["catalogue", "differences", "expected_catalogue"]
 
 _TABLES = ["media_cache", "prewarm_state", "prewarm_budget", "prewarm_migrations"]
-_QUERY = """
+_QUERY = r"""
 SELECT line FROM (
     SELECT format('table %%s (%%s)', c.relname, array_to_string(ARRAY(SELECT unnest(c.reloptions) ORDER BY 1), ', ')) AS line
     FROM pg_class c WHERE c.relnamespace = %(schema)s::regnamespace AND c.relname = ANY (%(tables)s) AND c.relkind = 'r'
@@ -39,6 +39,12 @@ SELECT line FROM (
     SELECT format('view %%s.%%s %%s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod))
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
     WHERE c.relnamespace = %(schema)s::regnamespace AND c.relname = 'media_warming_stats' AND a.attnum > 0
+    UNION ALL
+    -- Older servers name the table before each column, and one that is not on the search path by its schema.
+    SELECT format('view %%s AS %%s', c.relname, replace(replace(
+        regexp_replace(trim(both ' ;' from pg_get_viewdef(c.oid)), '\s+', ' ', 'g'), format('%%I.', n.nspname), ''), 'media_cache.', ''))
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relnamespace = %(schema)s::regnamespace AND c.relname = 'media_warming_stats' AND c.relkind = 'v'
     UNION ALL
     SELECT format('sequence %%s', c.relname) FROM pg_class c
     WHERE c.relnamespace = %(schema)s::regnamespace AND c.relname = 'media_cache_token' AND c.relkind = 'S'
