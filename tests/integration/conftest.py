@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from older_postgres import older_postgres
 
+from prewarmkit.testing.postgres import PostgresServer
 from prewarmkit.testing.pytest import postgres_dsn, postgres_server
 from prewarmkit.testing.s3 import RcloneServer, SeaweedServer
 
 __all__ = ["postgres_dsn", "postgres_server"]
+
+
+@pytest.fixture(scope="session")
+def older_postgres_server() -> Iterator[PostgresServer]:
+    """PostgreSQL 15, where it is installed."""
+    with older_postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

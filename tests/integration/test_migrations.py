@@ -18,6 +18,7 @@ from prewarmkit.stores.postgres.queries import migrations_for
 from prewarmkit.stores.postgres.schema import schema_sql
 from prewarmkit.stores.postgres.verify import catalogue, expected_catalogue
 from prewarmkit.testing.contracts.store import job
+from prewarmkit.testing.postgres import PostgresServer
 
 pytestmark = pytest.mark.anyio
 
@@ -25,9 +26,26 @@ KILL = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datn
 ALL = [migration.name for migration in migrations_for("public")]
 
 
+ON_EACH_SERVER = pytest.mark.parametrize(
+    "postgres_dsn",
+    [
+        pytest.param("postgres_server", id="server of the tests"),
+        pytest.param("older_postgres_server", id="PostgreSQL 15"),
+    ],
+    indirect=True,
+)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def postgres_dsn(request: pytest.FixtureRequest) -> str:
+    """The URL of a new, empty database, on whichever server the test is to run on."""
+    server: PostgresServer = request.getfixturevalue(getattr(request, "param", "postgres_server"))
+    return server.create_database()
 
 
 def run(dsn: str, *statements: str) -> None:
@@ -43,6 +61,7 @@ async def lines(dsn: str, schema: str = "public") -> list[str]:
         return await catalogue(connection, schema)
 
 
+@ON_EACH_SERVER
 async def test_a_fresh_install_is_what_the_catalogue_file_says(postgres_dsn: str) -> None:
     """To renew `catalogue.txt`: put what this test finds into it."""
     async with PostgresStore(postgres_dsn) as store:
@@ -51,6 +70,7 @@ async def test_a_fresh_install_is_what_the_catalogue_file_says(postgres_dsn: str
     assert await lines(postgres_dsn) == expected_catalogue()
 
 
+@ON_EACH_SERVER
 @pytest.mark.parametrize("version", range(1, len(ALL)))
 async def test_an_upgrade_from_each_version_equals_a_fresh_install(postgres_dsn: str, version: int) -> None:
     """And the rows that were there stay."""
@@ -153,6 +173,7 @@ async def test_any_name_can_be_the_schemas(postgres_dsn: str, schema: str) -> No
     assert await lines(postgres_dsn) == []
 
 
+@ON_EACH_SERVER
 async def test_many_processes_may_migrate_at_once(postgres_dsn: str) -> None:
     """One does it, the others find it done."""
     stores = [PostgresStore(postgres_dsn, schema="together") for _ in range(6)]
@@ -169,6 +190,7 @@ async def test_many_processes_may_migrate_at_once(postgres_dsn: str) -> None:
     assert applied == [[]] * 6
 
 
+@ON_EACH_SERVER
 async def test_an_index_that_was_left_half_built_is_built_again(postgres_dsn: str) -> None:
     """CREATE INDEX CONCURRENTLY that broke off leaves an invalid one under the name."""
     async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
@@ -205,6 +227,7 @@ def test_a_migration_that_runs_outside_of_a_transaction_is_named_after_the_index
         assert migration.sql.count(" INDEX ") == 1
 
 
+@ON_EACH_SERVER
 async def test_verify_compares_what_the_view_counts(postgres_dsn: str) -> None:
     """Not its columns alone."""
     async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
@@ -234,6 +257,7 @@ async def test_verify_says_what_differs(postgres_dsn: str) -> None:
         ]
 
 
+@ON_EACH_SERVER
 async def test_the_printed_sql_makes_what_migrate_makes(postgres_dsn: str) -> None:
     """For whoever applies SQL by other means: piece by piece, as psql would."""
     in_transactions, mark, outside = schema_sql("by hand").partition("-- 0005")
@@ -243,6 +267,7 @@ async def test_the_printed_sql_makes_what_migrate_makes(postgres_dsn: str) -> No
         assert await store.verify() == []
 
 
+@ON_EACH_SERVER
 async def test_the_view_counts_rows_by_target_and_kind(postgres_dsn: str) -> None:
     async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
         await store.enqueue([job("1"), job("2"), job("3", delay=60)])

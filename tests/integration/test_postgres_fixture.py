@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from older_postgres import older_postgres
 from psycopg.conninfo import conninfo_to_dict
 
 from prewarmkit.errors import ConfigurationError
@@ -52,6 +53,16 @@ def test_it_is_postgresql_18(own_server: PostgresServer) -> None:
     with own_server:
         version = _one(own_server.dsn, "SHOW server_version_num")
     assert 180_000 <= int(str(version)) < 190_000
+
+
+def test_another_version_is_started_where_its_binaries_are_named(
+    postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever server the environment names: a test that asks for 15 means 15."""
+    monkeypatch.setenv("PREWARMKIT_TEST_DSN", postgres_dsn)
+    with older_postgres() as server:
+        version = _one(server.dsn, "SHOW server_version_num")
+    assert 150_000 <= int(str(version)) < 160_000
 
 
 def test_committed_rows_survive_a_crash(own_server: PostgresServer) -> None:

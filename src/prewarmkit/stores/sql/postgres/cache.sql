@@ -70,16 +70,19 @@ SELECT EXISTS (
 -- name: refused
 -- $1 target, $2 key, $3 kind, $4 the handle that was refused, NULL for whichever it is. The row, and the
 -- ready rows that have that handle for the same content: left to them, it would come back to this one.
+-- These are looked up by content one by one (LATERAL), whatever the statistics promise of a walk over all.
 named AS MATERIALIZED (
     SELECT ctid AS place, state, target, kind, sha256, handle FROM {schema}.media_cache
     WHERE target = $1::text AND media_key = $2::text AND kind = $3::text
       AND handle IS NOT NULL AND ($4::text IS NULL OR handle = $4::text)
     FOR NO KEY UPDATE
 ), same AS MATERIALIZED (
-    SELECT m.ctid AS place FROM named JOIN {schema}.media_cache AS m
-      ON m.target = named.target AND m.sha256 = named.sha256 AND m.kind = named.kind
-    WHERE m.state = 'ready' AND m.sha256 IS NOT NULL AND m.handle = named.handle AND m.ctid <> named.place
-    FOR NO KEY UPDATE OF m SKIP LOCKED
+    SELECT other.place FROM named CROSS JOIN LATERAL (
+        SELECT m.ctid AS place FROM {schema}.media_cache AS m
+        WHERE m.target = named.target AND m.sha256 = named.sha256 AND m.kind = named.kind
+          AND m.state = 'ready' AND m.sha256 IS NOT NULL AND m.handle = named.handle AND m.ctid <> named.place
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) AS other
 )
 
 -- name: refuse
