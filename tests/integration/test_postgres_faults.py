@@ -4,15 +4,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Self
+from typing import Any
 
 import anyio
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from relay import relay
 from waiting import eventually
 
 from prewarmkit import PoolSettings, PrewarmPool, StoreError
@@ -388,55 +387,22 @@ async def shown(session: Session) -> list[Any]:
     return await (await session.connection.execute("SHOW lock_timeout", prepare=False)).fetchall()
 
 
-class Relay:
-    """A TCP relay on loopback that can fall silent: both ends stay open and hear nothing, as behind a lost route."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self.place, self.port, self.is_silent = (host, port), 0, False
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(*self.place)
-        try:
-            await asyncio.gather(self._pass_on(reader, back), self._pass_on(there, writer))
-        finally:
-            writer.close()
-            back.close()
-
-    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await source.read(65536):
-            if not self.is_silent:
-                sink.write(data)
-        if not self.is_silent:
-            sink.close()
-
-
 async def test_work_gets_done_though_the_listener_hears_nothing_and_does_not_know(
     store: PostgresStore, postgres_dsn: str
 ) -> None:
     """The connection that listens is half open: hints are lost without a word, and the poll finds what they told of."""
-    given = conninfo_to_dict(postgres_dsn)
     target = ScriptedTarget()
-    async with Relay(str(given["host"]), int(str(given["port"]))) as relay:
-        listen_dsn = make_conninfo(postgres_dsn, host="127.0.0.1", port=relay.port)
-        async with (
-            PostgresStore(postgres_dsn, listen_dsn=listen_dsn) as polled,
-            PrewarmPool(
-                UnreadSource(), target, polled, settings=PoolSettings(poll_interval_seconds=0.3)
-            ) as pool,
-        ):
-            await store.enqueue([job("heard.png")])
-            await eventually(lambda: target.calls == ["heard.png"])
-            relay.is_silent = True
-            began = time.monotonic()
-            await store.enqueue([job(f"{n}.png") for n in range(20)])
-            await pool.join(timeout=10)
-            assert len(target.calls) == 21
-            assert time.monotonic() - began < 5
+    settings = PoolSettings(poll_interval_seconds=0.3)
+    async with (
+        relay(postgres_dsn) as line,
+        PostgresStore(postgres_dsn, listen_dsn=line.dsn) as polled,
+        PrewarmPool(UnreadSource(), target, polled, settings=settings) as pool,
+    ):
+        await store.enqueue([job("heard.png")])
+        await eventually(lambda: target.calls == ["heard.png"])
+        line.block()
+        began = time.monotonic()
+        await store.enqueue([job(f"{n}.png") for n in range(20)])
+        await pool.join(timeout=10)
+        assert len(target.calls) == 21
+        assert time.monotonic() - began < 5
