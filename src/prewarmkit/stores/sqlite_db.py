@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -52,6 +53,10 @@ class Database:
     _identity: tuple[int, int] | None = field(init=False, default=None, repr=False)
     _writer: sqlite3.Connection | None = field(init=False, default=None, repr=False)
     _reader: sqlite3.Connection | None = field(init=False, default=None, repr=False)
+    # Taken in the thread. The turns are the callers', who may leave theirs early: `Task.cancel` of asyncio
+    # goes through every shield, and the thread works on.
+    _write_lock: threading.Lock = field(init=False, factory=threading.Lock, repr=False)
+    _read_lock: threading.Lock = field(init=False, factory=threading.Lock, repr=False)
     _write_turn: anyio.CapacityLimiter | None = field(init=False, default=None, repr=False)
     _read_turn: anyio.CapacityLimiter | None = field(init=False, default=None, repr=False)
 
@@ -74,10 +79,10 @@ class Database:
         with anyio.CancelScope(shield=True):
             async with self._read_turn:
                 if self._reader is not None:
-                    await anyio.to_thread.run_sync(self._reader.close)
+                    await anyio.to_thread.run_sync(_close, self._reader, self._read_lock)
             async with self._write_turn:
                 if self._writer is not None:
-                    await anyio.to_thread.run_sync(self._writer.close)
+                    await anyio.to_thread.run_sync(_close, self._writer, self._write_lock)
         self._writer = self._reader = None
 
     async def write(self, work: Callable[[sqlite3.Connection], T], *, is_flushed: bool = True) -> T:
@@ -89,7 +94,7 @@ class Database:
         connection, turn = _opened(self._writer, self._write_turn, self.path)
 
         def transact() -> T:
-            with self._errors(), _flushing(connection, is_flushed=is_flushed):
+            with self._write_lock, self._errors(), _flushing(connection, is_flushed=is_flushed):
                 self._check_file()
                 try:
                     return _transaction(connection, work)
@@ -107,7 +112,7 @@ class Database:
         connection, turn = _opened(self._reader, self._read_turn, self.path)
 
         def look() -> T:
-            with self._errors():
+            with self._read_lock, self._errors():
                 return work(connection)
 
         return await anyio.to_thread.run_sync(look, limiter=turn)
@@ -297,3 +302,9 @@ def _translated(error: sqlite3.Error, db: Database) -> Exception:
             f"{path} is no SQLite database, or is damaged: restore it or choose another path."
         )
     return StoreError(f"The database {path} failed: {error}.")
+
+
+def _close(connection: sqlite3.Connection, lock: threading.Lock) -> None:
+    """Close it once nobody works on it: SQLite may crash the process otherwise."""
+    with lock:
+        connection.close()
