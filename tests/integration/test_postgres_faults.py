@@ -223,6 +223,100 @@ async def test_two_hundred_locked_rows_cost_a_turn_no_more_than_one(
     assert not (await store.turn(turn.deferred)).lost
 
 
+async def test_locked_rows_are_waited_for_once_and_not_each_time_that_they_are_told(
+    store: PostgresStore, postgres_dsn: str
+) -> None:
+    """Turns meanwhile, which a pool takes, change nothing about that."""
+    await store.enqueue([job(f"{n}.png") for n in range(9)])
+    leases = (await store.turn(lease=2)).leased
+    outcomes = [Succeeded(lease, Warmed("H")) for lease in leases]
+    with psycopg.connect(postgres_dsn) as host:
+        host.execute("SELECT FROM media_cache WHERE state = 'warming' FOR UPDATE")
+        assert (await store.turn(outcomes)).deferred == outcomes
+        began = time.monotonic()
+        for _ in range(8):
+            assert len((await store.turn(outcomes, lease=1)).deferred) == 2
+            await store.turn()
+        assert time.monotonic() - began < 1.5  # eight waits would take two
+    assert not (await store.turn(outcomes)).deferred
+    assert not store._carried.deferred
+
+
+async def test_locked_rows_are_not_waited_for_one_by_one_beside_one_that_the_database_refuses(
+    store: PostgresStore, postgres_dsn: str
+) -> None:
+    """The batch is told one by one then, successes last as ever, and what is locked is left out at once."""
+    run(postgres_dsn, "ALTER TABLE media_cache ADD CONSTRAINT mine CHECK (handle <> 'bad')")
+    await store.enqueue([job(f"{n:03}.png", sha256="S" if n > 201 else None) for n in range(204)])
+    leases = (await store.turn(lease=204)).leased
+    outcomes: list[Outcome] = [
+        Succeeded(lease, Warmed("bad" if lease.id.key == "200.png" else "H")) for lease in leases[:203]
+    ]
+    with psycopg.connect(postgres_dsn) as host:
+        host.execute("SELECT FROM media_cache WHERE media_key < '200' FOR UPDATE")
+        began = time.monotonic()
+        turn = await store.turn([*outcomes, Retry(leases[203], 60, "later")])
+        assert time.monotonic() - began < 2  # two hundred waits would take four
+        assert (turn.lost, turn.deferred) == ([], outcomes[:200])
+    counts = await store.counts()
+    assert {state: rows for (_, _, state), rows in counts.items()} == {
+        State.WARMING: 200,
+        State.FAILED: 1,
+        State.READY: 3,
+    }
+
+
+async def test_an_outcome_that_cannot_be_kept_is_known_again_after_a_turn_without_an_answer(
+    store: PostgresStore,
+) -> None:
+    """It failed its row; told again it is not lost, and above all no error without end."""
+    await store.enqueue([job()])
+    [lease] = (await store.turn(lease=1)).leased
+    outcomes = [Succeeded(lease, Warmed("nul\0"))]
+    await store.turn(outcomes)
+    store._carried.add(outcomes)  # as if its answer had not come
+    assert not (await store.turn(outcomes)).lost
+    assert list((await store.turn(outcomes)).lost) == outcomes
+
+
+@pytest.mark.parametrize("rewarm", [True, False])
+async def test_a_refusal_that_waits_for_somebodys_change_of_the_row_acts_all_the_same(
+    store: PostgresStore, postgres_dsn: str, rewarm: bool
+) -> None:
+    """The row and its copies are other versions of themselves by then; the handle is the refused one still."""
+    await store.enqueue([job("a.png", sha256="S")])
+    [lease] = (await store.turn(lease=1)).leased
+    await store.turn([Succeeded(lease, Warmed("DEAD"))])
+    await store.enqueue([job("b.png", sha256="S")])
+    said: list[bool] = []
+
+    async def refuse() -> None:
+        said.append(await store.invalidate(lease.id, "DEAD", rewarm=rewarm))
+
+    async with await psycopg.AsyncConnection.connect(postgres_dsn) as host:
+        await host.execute("UPDATE media_cache SET size = 7")
+        async with anyio.create_task_group() as group:
+            group.start_soon(refuse)
+            await waits_for_a_lock(postgres_dsn)
+            await host.commit()
+    assert said == [True]
+    found = await store.lookup_many([job(key).id for key in ("a.png", "b.png")])
+    assert [looked.handle for looked in found.values()] == ([None, None] if rewarm else [])
+
+
+async def waits_for_a_lock(dsn: str) -> None:
+    """Return when somebody does."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        with anyio.fail_after(10):
+            while True:
+                cursor = await connection.execute(
+                    "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                )
+                if cursor.rowcount:
+                    return
+                await anyio.sleep(0.01)
+
+
 @pytest.mark.parametrize("is_released", [True, False])
 async def test_a_pool_keeps_what_it_could_not_tell_until_it_can(
     store: PostgresStore, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch, is_released: bool

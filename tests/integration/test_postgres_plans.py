@@ -4,6 +4,8 @@ The plans are those that the server really ran: `auto_explain` sends them along 
 store's own connections, with prepared statements as ever. Figures are printed (`pytest -s`).
 """
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import json
@@ -395,6 +397,43 @@ async def test_a_turn_meets_those_leases_only_whose_time_may_have_come(
             settle = [Succeeded(lease, Warmed("H")) for lease in turn.leased]
         assert rows_of(plans.plans["sweep"], "CTE filed") == [39, *[0] * TIMES]
         check(plans, "sweep", "soon", "lease_one", "succeed", "heartbeat")
+
+
+@pytest.mark.parametrize("known", STATISTICS)
+async def test_outcomes_find_their_rows_by_key_beside_ten_thousand_leases(
+    server: PostgresServer, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every sort, what looks for locks and for what has landed: never by the index of all leases, which each outcome would walk."""
+    dsn = server.create_database()
+    try:
+        await anyio.to_thread.run_sync(run, dsn, "LOAD 'auto_explain'")
+    except psycopg.errors.UndefinedFile:
+        pytest.skip("this server has no auto_explain")
+    await full(dsn, Size(0, 0), known, has_autovacuum=False)
+    run(dsn, *HELD.split(";"))
+    async with watched(dsn, monkeypatch) as (store, plans):
+        for nth in range(TIMES):
+            await store.enqueue([job(f"{nth}-{n}.jpg", sha256=f"{nth}-{n}") for n in range(128)])
+            leases = list((await store.turn(lease=128, targets=["bot"])).leased)
+            assert len(leases) == 128
+            with psycopg.connect(dsn) as host:
+                host.execute("SELECT FROM media_cache WHERE token = %s FOR UPDATE", [leases[0].token])
+                turn = await store.turn(outcomes(leases))
+            assert not (await store.turn(turn.deferred)).lost
+            store._carried.add(turn.deferred)  # as if the answer had not come
+            assert not (await store.turn(turn.deferred)).lost
+        told = {name: plans.plans[name] for name in ("succeed", "put_back", "fail", "locked", "landed")}
+    scans = [
+        (name, node)
+        for name, plans_ in told.items()
+        for plan in plans_
+        for node in nodes(plan)
+        if node.get("Alias") == "m" and node["Node Type"] not in {"ModifyTable", "Tid Scan"}
+    ]
+    assert {name for name, _ in scans} == set(told)
+    for name, node in scans:
+        assert node.get("Index Name") == "media_cache_pkey", (name, node)
+        assert met(node) <= 128, (name, node)
 
 
 # ── heartbeats ───────────────────────────────────────────────────────────────

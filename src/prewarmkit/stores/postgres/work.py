@@ -60,16 +60,14 @@ async def whole_turn(
         return await take_turn(session, waiting, carried, told, lease, targets, lease_seconds)
 
     try:
-        turn = await take(settle)
-    except pg.LockNotAvailable:
-        if not settle:
-            raise
-        turn = await _take_around_locks(session, settle, take)
+        turn = await _take_around_locks(session, carried, settle, take)
     except REFUSALS:
         if not settle:
             raise
         lost, deferred = await settle_singly(session, settle)
         turn = evolve(await take(()), lost=lost, deferred=deferred)
+    carried.deferred.difference_update(map(_name, settle))
+    carried.deferred.update(map(_name, turn.deferred))
     if asked := carried.among(settle, turn):
         applied = await landed(session, asked)
         turn = evolve(turn, lost=[outcome for outcome in turn.lost if outcome not in applied])
@@ -77,9 +75,19 @@ async def whole_turn(
 
 
 async def _take_around_locks(
-    session: Session, settle: Sequence[Outcome], take: Callable[[Sequence[Outcome]], Awaitable[Turn]]
+    session: Session,
+    carried: Carried,
+    settle: Sequence[Outcome],
+    take: Callable[[Sequence[Outcome]], Awaitable[Turn]],
 ) -> Turn:
     """A turn that leaves out the outcomes whose rows somebody's open transaction has locked."""
+    # One that was locked when it was last told is not waited for again.
+    if carried.deferred.isdisjoint(map(_name, settle)):
+        try:
+            return await take(settle)
+        except pg.LockNotAvailable:
+            if not settle:
+                raise
     locked = await _locked(session, settle)
     told = [outcome for place, outcome in enumerate(settle) if place not in locked]
     try:
@@ -87,14 +95,14 @@ async def _take_around_locks(
     except pg.LockNotAvailable:
         # More have been locked meanwhile: the next turn looks again.
         return evolve(await take(()), deferred=list(settle))
-    return evolve(turn, deferred=[outcome for place, outcome in enumerate(settle) if place in locked])
+    return evolve(turn, deferred=[settle[place] for place in sorted(locked)]) if locked else turn
 
 
 async def _locked(session: Session, settle: Sequence[Outcome]) -> set[int]:
     """The places of those whose rows are ours and locked."""
     tokens = number_array([outcome.lease.token for outcome in settle])
-    rows = await session.rows("locked", *id_arrays([outcome.lease.id for outcome in settle]), tokens)
-    return {int(row[0]) - 1 for row in rows}
+    cursor = await _planned(session, "locked", *id_arrays([outcome.lease.id for outcome in settle]), tokens)
+    return {int(row[0]) - 1 for row in await cursor.fetchall()}
 
 
 async def take_turn(
@@ -143,11 +151,13 @@ class Carried:
 
     Attributes:
         unheard: Told in a turn whose answer never came: applied, or not.
+        deferred: Not told so far, since their rows were locked when they should have been.
         suspect: The lease of the suspect that was handed out last; until it is over no other is.
         in_a_row: Live rows that were handed out since the last background row.
     """
 
     unheard: set[tuple[MediaId, int]] = field(init=False, factory=set[tuple[MediaId, int]])
+    deferred: set[tuple[MediaId, int]] = field(init=False, factory=set[tuple[MediaId, int]])
     suspect: Lease | None = field(init=False, default=None)
     in_a_row: int = field(init=False, default=0)
 
@@ -288,16 +298,17 @@ async def _lost(told: Sequence[tuple[Sequence[_Told], Cursor]], settle: Sequence
 async def settle_singly(session: Session, settle: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
     """Tell outcomes one by one, after the database refused a batch; return those lost, and those to tell later.
 
-    One that it will not keep fails its row. One whose row somebody's open transaction has
-    locked is to be told later.
+    One that it will not keep fails its row. Those whose rows somebody's open transaction has
+    locked are found together and not waited for.
     """
-    lost: list[Outcome] = []
-    blocked: list[Outcome] = []
-    for outcome in settle:
+    blocked = await _locked(session, settle)
+    lost: set[int] = set()
+    for told in [told for group in _grouped(settle).values() for told in group if told.place not in blocked]:
+        outcome = told.outcome
         try:
             applied = await _settle_one(session, outcome)
         except pg.LockNotAvailable:
-            blocked.append(outcome)
+            blocked.add(told.place)
             continue
         except REFUSALS as error:
             said = error.diag.message_primary
@@ -305,13 +316,14 @@ async def settle_singly(session: Session, settle: Sequence[Outcome]) -> tuple[li
             unfit = Failed(outcome.lease, "media_unfit: PostgreSQL cannot keep what the target gave")
             applied = await _settle_one(session, unfit)
         if not applied:
-            lost.append(outcome)
-    return lost, blocked
+            lost.add(told.place)
+    return [settle[place] for place in sorted(lost)], [settle[place] for place in sorted(blocked)]
 
 
 async def _settle_one(session: Session, outcome: Outcome) -> bool:
     [(query, group)] = [item for item in _grouped([outcome]).items() if item[1]]
     async with session.together():
+        await session.send("plan")
         await session.send("brief")
         cursor = await _tell(session, query, group)
     return bool(await cursor.fetchall())
@@ -321,13 +333,14 @@ async def landed(session: Session, outcomes: Sequence[Outcome]) -> list[Outcome]
     """Of outcomes that did not apply now, those that a turn without an answer had applied already."""
     held = [*id_arrays([outcome.lease.id for outcome in outcomes])]
     tokens = number_array([outcome.lease.token for outcome in outcomes])
-    handles = [each.warmed.handle if isinstance(each, Succeeded) else None for each in outcomes]
+    kept = [_keepable(outcome) for outcome in outcomes]
+    handles = [each.warmed.handle if isinstance(each, Succeeded) else None for each in kept]
     states = [
         "ready" if isinstance(each, Succeeded) else "failed" if isinstance(each, Failed) else "pending"
-        for each in outcomes
+        for each in kept
     ]
-    rows = await session.rows("landed", *held, tokens, text_array(handles), text_array(states))
-    return [outcomes[int(row[0]) - 1] for row in rows]
+    cursor = await _planned(session, "landed", *held, tokens, text_array(handles), text_array(states))
+    return [outcomes[int(row[0]) - 1] for row in await cursor.fetchall()]
 
 
 async def heartbeat(session: Session, leases: Sequence[Lease], lease_seconds: float) -> list[Lease]:
@@ -335,14 +348,15 @@ async def heartbeat(session: Session, leases: Sequence[Lease], lease_seconds: fl
     ordered = sorted(leases, key=lambda lease: lease.id)
     held = [*id_arrays([lease.id for lease in ordered]), number_array([lease.token for lease in ordered])]
     try:
-        cursor = await _beat(session, "heartbeat", *held, lease_seconds)
+        cursor = await _planned(session, "heartbeat", *held, lease_seconds)
     except pg.LockNotAvailable:
-        cursor = await _beat(session, "heartbeat_free", *held, lease_seconds)
+        cursor = await _planned(session, "heartbeat_free", *held, lease_seconds)
     applied = {row[0] for row in await cursor.fetchall()}
     return [lease for n, lease in enumerate(ordered, 1) if n not in applied]
 
 
-async def _beat(session: Session, query: str, *values: Any) -> Cursor:
+async def _planned(session: Session, query: str, *values: Any) -> Cursor:
+    """Run one query of a turn, alone."""
     async with session.together():
         await session.send("plan")
         return await session.send(query, *values)

@@ -71,14 +71,15 @@ SELECT EXISTS (
 -- $1 target, $2 key, $3 kind, $4 the handle that was refused, NULL for whichever it is. The row, and the
 -- ready rows that have that handle for the same content: left to them, it would come back to this one.
 -- These are looked up by content one by one (LATERAL), whatever the statistics promise of a walk over all.
+-- All are changed by their keys: others may have changed them since this statement began.
 named AS MATERIALIZED (
-    SELECT ctid AS place, state, target, kind, sha256, handle FROM {schema}.media_cache
+    SELECT ctid AS place, state, target, media_key, kind, sha256, handle FROM {schema}.media_cache
     WHERE target = $1::text AND media_key = $2::text AND kind = $3::text
       AND handle IS NOT NULL AND ($4::text IS NULL OR handle = $4::text)
     FOR NO KEY UPDATE
 ), same AS MATERIALIZED (
-    SELECT other.place FROM named CROSS JOIN LATERAL (
-        SELECT m.ctid AS place FROM {schema}.media_cache AS m
+    SELECT other.* FROM named CROSS JOIN LATERAL (
+        SELECT m.target, m.media_key, m.kind FROM {schema}.media_cache AS m
         WHERE m.target = named.target AND m.sha256 = named.sha256 AND m.kind = named.kind
           AND m.state = 'ready' AND m.sha256 IS NOT NULL AND m.handle = named.handle AND m.ctid <> named.place
         FOR NO KEY UPDATE SKIP LOCKED
@@ -93,7 +94,7 @@ WITH {refused}, others AS (
         expires_at = NULL, stale = false, renew_at = NULL, state = 'pending', attempts = 0, due_at = statement_timestamp(),
         rank = statement_timestamp() + CASE priority WHEN 0 THEN {live} ELSE priority * {ageing} END,
         reason = 'the handle was refused', updated_at = statement_timestamp()
-    FROM same WHERE m.ctid = same.place
+    FROM same WHERE m.target = same.target AND m.media_key = same.media_key AND m.kind = same.kind
 )
 UPDATE {schema}.media_cache AS m
 SET handle = NULL, handle_kind = NULL, unique_id = NULL, weak = NULL, details = NULL, warmed_at = NULL,
@@ -105,16 +106,18 @@ SET handle = NULL, handle_kind = NULL, unique_id = NULL, weak = NULL, details = 
     rank = CASE WHEN m.state IN ('pending', 'warming') THEN rank ELSE statement_timestamp() + {live} END,
     reason = CASE WHEN m.state IN ('pending', 'warming') THEN reason ELSE 'the handle was refused' END,
     updated_at = statement_timestamp()
-FROM named WHERE m.ctid = named.place;
+FROM named WHERE m.target = named.target AND m.media_key = named.media_key AND m.kind = named.kind;
 
 -- name: drop
 -- As `refused`, for a row that nobody wants any more.
 WITH {refused}, others AS (
     DELETE FROM {schema}.media_cache AS m USING same, named
-    WHERE m.ctid = same.place AND named.state IN ('ready', 'failed')
+    WHERE m.target = same.target AND m.media_key = same.media_key AND m.kind = same.kind
+      AND named.state IN ('ready', 'failed')
 )
 DELETE FROM {schema}.media_cache AS m USING named
-WHERE m.ctid = named.place AND named.state IN ('ready', 'failed');
+WHERE m.target = named.target AND m.media_key = named.media_key AND m.kind = named.kind
+  AND named.state IN ('ready', 'failed');
 
 -- name: requeue
 -- $1 target, $2 kind, $3 how the reason begins, $4 keys, $5 most; NULL for any.
