@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator
+from random import Random
 from typing import Any
 
 import anyio
@@ -15,7 +16,7 @@ from relay import relay
 from waiting import eventually
 
 from prewarmkit import PoolSettings, PrewarmPool, StoreError
-from prewarmkit.media import MediaKind, Warmed
+from prewarmkit.media import Media, MediaKind, Warmed
 from prewarmkit.pool.events import MediaReady
 from prewarmkit.stores import Enqueued, Failed, Outcome, PostgresStore, Retry, State, Succeeded
 from prewarmkit.stores.postgres.link import Session
@@ -372,6 +373,47 @@ async def test_two_that_enqueue_the_same_keys_the_other_way_round_do_not_block_e
                 for store, given in ((a, jobs), (b, jobs[::-1]), (a, renewed), (b, renewed[::-1])):
                     group.start_soon(store.enqueue, given)
         assert sum((await a.counts()).values()) == 10_000
+
+
+@pytest.mark.parametrize("is_named_again", [False, True])
+async def test_jobs_of_one_content_lock_their_rows_in_one_order_too(
+    store: PostgresStore, postgres_dsn: str, is_named_again: bool
+) -> None:
+    """Each meets what those before it left, in the order of the call; hosts that shuffle them never block each other in a circle."""
+    random, keys = Random(7), [f"{n:02}" for n in range(30)]
+    await store.enqueue([job(key, etag="0", sha256="S") for key in keys])
+    [lease, *_] = (await store.turn(lease=1)).leased
+    await store.turn([Succeeded(lease, Warmed("H"))])
+
+    async def enqueue(nth: int) -> None:
+        for turn in range(12):
+            media = [Media(key, etag=f"{nth}-{turn}", sha256=None if is_named_again else "S") for key in keys]
+            random.shuffle(media)
+            if is_named_again:  # some change their rows at once, the others when they are named again
+                media = [Media(key) for key in random.sample(keys, 15)] + media
+            async with await psycopg.AsyncConnection.connect(postgres_dsn) as host:
+                await store.enqueue_in(host, media, target="bot")
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            for nth in range(3):
+                group.start_soon(enqueue, nth)
+
+
+async def test_an_enqueue_that_somebodys_locks_let_end_is_made_again(postgres_dsn: str) -> None:
+    """A host takes rows in an order of its own: the server ends one of the two, and here that is nobody's loss."""
+    quick = make_conninfo(postgres_dsn, options="-c deadlock_timeout=100ms")
+    async with PostgresStore(quick, auto_migrate=True) as store:
+        await store.enqueue([job("a"), job("b")])
+        async with await psycopg.AsyncConnection.connect(postgres_dsn) as host:
+            lock = "SELECT FROM media_cache WHERE media_key = %s FOR UPDATE"
+            await host.execute(lock, ["b"])
+            async with anyio.create_task_group() as group:
+                group.start_soon(store.enqueue, [job("a", size=1), job("b", size=1)])
+                await waits_for_a_lock(postgres_dsn)
+                await host.execute(lock, ["a"])
+                await host.rollback()
+        assert [row.media.size for row in await store.list()] == [1, 1]
 
 
 async def test_equals_are_served_in_the_order_in_which_they_were_given(store: PostgresStore) -> None:

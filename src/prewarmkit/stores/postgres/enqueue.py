@@ -10,7 +10,7 @@ Decides as `prewarmkit.stores.rules` says. This file knows no connection.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any
 
 from attrs import define, frozen
@@ -116,6 +116,7 @@ def _put_in(
         known = (yield from _look("look", jobs, there)) if there else {}
         gone = [place for place in there if place not in known]
         tied = _tied(jobs, [*places, *later], known)
+        yield from _lock_first(jobs, known, tied, later)
         for place in sorted(tied):
             inserts = place not in known and place not in later
             yield from _share(jobs, [place], answers) if inserts else _meet(jobs, [place], answers)
@@ -126,6 +127,24 @@ def _put_in(
         if not places:
             return
     raise StoreError("Rows appear and vanish under an enqueue: something deletes them. Try again.")
+
+
+def _lock_first(
+    jobs: Sequence[Job], known: Mapping[int, _Known], tied: Collection[int], later: Sequence[int]
+) -> Generator[Step, Rows]:
+    """Lock all rows that will change, if they will not do so in one step: the steps after the first have no order."""
+    again: defaultdict[MediaId, list[Job]] = defaultdict(list)
+    for place in later:
+        again[jobs[place].id].append(jobs[place])
+    first = {place for place in known if place in tied}
+    first |= {
+        place
+        for place, row in known.items()
+        if any(not _decide(row, job).is_nothing for job in again.get(jobs[place].id, ()))
+    }
+    if first:
+        changing = {place for place, row in known.items() if not _decide(row, jobs[place]).is_nothing}
+        yield from _look("lock", jobs, list(first | changing))
 
 
 def _meet(jobs: Sequence[Job], places: list[int], answers: Answers) -> Generator[Step, Rows]:

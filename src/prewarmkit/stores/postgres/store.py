@@ -14,6 +14,7 @@ from typing import Any, Self, overload
 
 import anyio
 import psycopg
+from psycopg.errors import DeadlockDetected, SerializationFailure
 
 from prewarmkit.budget import Budget
 from prewarmkit.errors import ConfigurationError
@@ -179,7 +180,13 @@ class PostgresStore:
                     session.connection, enqueue_steps(jobs, limit)
                 )
 
-        answers = await self._link.call(put_in, seconds=CALL_SECONDS + more)
+        async def put_in_or_again(session: Session) -> list[Enqueued]:
+            try:
+                return await put_in(session)
+            except (DeadlockDetected, SerializationFailure):
+                return await put_in(session)  # it stood in somebody's way, and nothing of it was done
+
+        answers = await self._link.call(put_in_or_again, seconds=CALL_SECONDS + more)
         self._tell()
         return answers
 
