@@ -486,7 +486,7 @@ async def test_turns_and_heartbeats_wait_for_no_other_call(store: PostgresStore)
     done = anyio.Event()
 
     async def slow(session: Session) -> None:
-        await session.rows("pending")
+        await session.rows("pending", 10)
         await done.wait()
 
     async with anyio.create_task_group() as group:

@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -23,7 +24,7 @@ from attrs import define, field, frozen
 from older_postgres import older_postgres
 from psycopg.conninfo import make_conninfo
 
-from prewarmkit import PoolSettings, PrewarmPool
+from prewarmkit import PoolSettings, PrewarmPool, QueueFull
 from prewarmkit.media import Media, Warmed
 from prewarmkit.stores import (
     Enqueued,
@@ -362,6 +363,38 @@ async def change_all_ways(store: PostgresStore, plans: Watched) -> None:
         assert await store.invalidate(gone, rewarm=False)
         assert not await store.invalidate(gone, "H-none")
     check(plans, "refuse", "drop", "lock")
+
+
+async def test_a_bound_is_counted_to_and_no_further_and_seldom_while_it_is_far(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at all for duplicates; not again at once where it took long and there is room for twice as many."""
+    dsn = server.create_database()
+    try:
+        await anyio.to_thread.run_sync(run, dsn, "LOAD 'auto_explain'")
+    except psycopg.errors.UndefinedFile:
+        pytest.skip("this server has no auto_explain")
+    await full(dsn, SMALL, has_autovacuum=False)
+    async with watched(dsn, monkeypatch) as (store, plans):
+        with pytest.raises(QueueFull):
+            await store.enqueue([job("1")], limit=100)
+        [plan] = plans.plans["pending"]
+        assert max(met(node) for node in nodes(plan)) <= 101
+        assert all(node["Node Type"] != "Seq Scan" for node in nodes(plan))
+        plans.clear()
+        assert await store.enqueue([Job("bot", Media("delayed/6.jpg"))], limit=100) == [Enqueued.DUPLICATE]
+        assert "pending" not in plans.plans
+        monkeypatch.setattr(count, "_CHEAP_SECONDS", 0.0)
+        monkeypatch.setattr(count, "time", SimpleNamespace(monotonic=lambda: 0.0))
+        for nth in range(TIMES):
+            await store.enqueue(jobs(nth), limit=100_000)
+        assert len(plans.plans["pending"]) == 1
+        await store.enqueue(jobs(TIMES), limit=2 * (SMALL.delayed + TIMES * BATCH))
+        assert len(plans.plans["pending"]) == 2
+        plans.clear()
+        monkeypatch.setattr(count, "time", SimpleNamespace(monotonic=lambda: 100.0))
+        await store.enqueue(jobs(TIMES + 1), limit=100_000)
+        assert len(plans.plans["pending"]) == 1
 
 
 # ── leases ───────────────────────────────────────────────────────────────────

@@ -212,15 +212,6 @@ async def test_a_row_that_was_removed_and_put_in_anew_does_not_meet_its_old_leas
     assert not (await store.turn([Succeeded(new, Warmed("new"))])).lost
 
 
-async def test_a_bound_counts_what_another_version_takes_out_of_somebodys_hands(store: MediaStore) -> None:
-    """The row waits again: over the bound it is refused like a new one."""
-    await store.enqueue([job("a", etag="1")])
-    await store.turn(lease=1)
-    await store.enqueue([job("b")], limit=1)
-    with pytest.raises(QueueFull):
-        await store.enqueue([job("a", etag="2")], limit=1)
-
-
 async def test_a_bound_counts_a_version_that_is_new_beside_an_earlier_job_of_the_same_call(
     store: MediaStore,
 ) -> None:

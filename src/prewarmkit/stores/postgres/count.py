@@ -2,12 +2,14 @@
 
 Counting walks an index: nothing for hundreds of rows, milliseconds for a hundred thousand.
 While it is cheap it is part of the turn. Once it is not, it goes on beside the turns, a
-twentieth of the time at most, and a figure is some seconds old.
+twentieth of the time at most, and a figure is some seconds old. An enqueue with a bound counts
+to that; while it is far from it, a twentieth of the time at most too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +19,7 @@ from attrs import define, field
 
 from prewarmkit.errors import PrewarmKitError
 
-__all__ = ["Waiting"]
+__all__ = ["Backlog", "Waiting"]
 
 _CHEAP_SECONDS = 0.001
 
@@ -70,3 +72,24 @@ class Waiting:
             self.learn(await self.count())
         except PrewarmKitError:
             self._fresh_until = time.monotonic() + 1  # the turns meet the same trouble, and say it
+
+
+@define(eq=False)
+class Backlog:
+    """How far this process's enqueues are below their bound, where it is costly to count."""
+
+    _rows: int = field(init=False, default=0)
+    _fresh_until: float = field(init=False, default=-math.inf)
+
+    def learn(self, rows: int, took: float) -> None:
+        """What an enqueue has counted, its own rows included, and the seconds that it took."""
+        self._rows = rows
+        # A figure that is quickly had is not kept: its bound may be small, and be filled by then.
+        self._fresh_until = time.monotonic() + 20 * took if took >= _CHEAP_SECONDS else -math.inf
+
+    def is_far_below(self, limit: int, more: int) -> bool:
+        """Whether that many more are well within the bound, whatever others put in since; they count from now on."""
+        if time.monotonic() >= self._fresh_until or 2 * (self._rows + more) > limit:
+            return False
+        self._rows += more
+        return True

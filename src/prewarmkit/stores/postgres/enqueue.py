@@ -19,6 +19,7 @@ from prewarmkit.errors import QueueFull, StoreError
 from prewarmkit.media import Media, MediaKind
 from prewarmkit.stores.base import Enqueued, Job, MediaId
 from prewarmkit.stores.lifecycle import State
+from prewarmkit.stores.postgres.count import Backlog
 from prewarmkit.stores.postgres.rows import (
     as_media,
     id_arrays,
@@ -41,16 +42,20 @@ LONGEST_ID_BYTES = 2_600  # an entry of a B-tree has a third of a page
 _TRIES = 3
 
 
-def enqueue_steps(jobs: Sequence[Job], limit: int | None) -> Steps:
+def enqueue_steps(jobs: Sequence[Job], limit: int | None = None, backlog: Backlog | None = None) -> Steps:
     """Put jobs in; to be carried out in one transaction.
+
+    Args:
+        jobs: What to put in.
+        limit: Most rows that may be pending then, if this makes more of them.
+        backlog: What is known of them, and learns.
 
     Raises:
         QueueFull: More than ``limit`` rows would be pending: roll back.
         ValueError: An id is no text, or too long, for PostgreSQL.
     """
     _check(jobs)
-    before = (yield from _pending()) if limit is not None else 0
-    answers: list[Enqueued | None] = [None] * len(jobs)
+    answers = Answers([None] * len(jobs))
     turns = _turns(jobs)
     for turn in turns:
         turn.sort(key=lambda place: jobs[place].id)
@@ -61,14 +66,20 @@ def enqueue_steps(jobs: Sequence[Job], limit: int | None) -> Steps:
         again = [place for place in turn if answers[place] is None]
         for first in range(0, len(again), _BATCH):
             yield from _meet(jobs, again[first : first + _BATCH], answers)
-    if limit is not None and (after := (yield from _pending())) > max(limit, before):
-        raise QueueFull(f"{after} media would be pending and {limit} is the bound: try again later.")
+    if limit is not None and (answers.take_back or Enqueued.QUEUED in answers):
+        yield from _keep_to(limit, Backlog() if backlog is None else backlog, len(jobs))
     return [answer for answer in answers if answer is not None]
 
 
-def _pending() -> Generator[Step, Rows, int]:
-    rows: Rows = yield "pending", []
-    return int(rows[0][0])
+def _keep_to(limit: int, backlog: Backlog, more: int) -> Generator[Step, Rows]:
+    """Count what waits. The lock comes last: whoever holds it has no row to wait for."""
+    if backlog.is_far_below(limit, more):
+        return
+    yield "bound", []
+    [[rows, took]] = yield "pending", [limit]
+    if rows > limit:
+        raise QueueFull(f"More than {limit} media would be pending, and that is the bound: try again later.")
+    backlog.learn(rows, took)
 
 
 def _check(jobs: Sequence[Job]) -> None:
@@ -94,7 +105,16 @@ def _turns(jobs: Sequence[Job]) -> list[list[int]]:
     return turns
 
 
-Answers = list[Enqueued | None]
+class Answers(list[Enqueued | None]):
+    """One a job, as they become known.
+
+    Attributes:
+        take_back: Whether a row that was a duplicate waits again: its version changed in somebody's hands.
+    """
+
+    take_back: bool = False
+
+
 _Content = tuple[str, MediaKind, str]
 
 
@@ -193,6 +213,7 @@ class _Plan:
     renew: int | None = None
     is_new: bool = False
     is_hurry: bool = False
+    takes_back: bool = False
 
     @property
     def is_nothing(self) -> bool:
@@ -213,7 +234,8 @@ def _decide(known: _Known, job: Job) -> _Plan:
         return _Plan(Enqueued.DUPLICATE, changed, may_share, is_hurry=is_hurry)
     priority = min(job.priority, known.priority) if known.is_queued else job.priority
     answer = Enqueued.DUPLICATE if known.is_queued else Enqueued.QUEUED
-    return _Plan(answer, changed, may_share, renew=priority, is_new=is_new)
+    takes_back = known.state is State.WARMING
+    return _Plan(answer, changed, may_share, renew=priority, is_new=is_new, takes_back=takes_back)
 
 
 def _tied(jobs: Sequence[Job], places: Sequence[int], known: Mapping[int, _Known]) -> set[int]:
@@ -287,6 +309,7 @@ def _carry_out(jobs: Sequence[Job], plans: dict[int, _Plan], answers: Answers) -
         answers[place] = answers[place] or plans[place].answer
     renewed = [place for place, plan in plans.items() if plan.renew is not None and place not in shared]
     if renewed:
+        answers.take_back = answers.take_back or any(plans[place].takes_back for place in renewed)
         due = _due(jobs, renewed, [plans[place].renew for place in renewed])
         yield "renew", [*due, text_array(["t" if plans[place].is_new else "f" for place in renewed])]
     hurried = [place for place, plan in plans.items() if plan.is_hurry and place not in shared]

@@ -34,7 +34,7 @@ from prewarmkit.stores.base import (
 )
 from prewarmkit.stores.lifecycle import State
 from prewarmkit.stores.postgres.budget import PostgresBudget
-from prewarmkit.stores.postgres.count import Waiting
+from prewarmkit.stores.postgres.count import Backlog, Waiting
 from prewarmkit.stores.postgres.enqueue import enqueue_steps
 from prewarmkit.stores.postgres.host import AnyConnection, HostEnqueue
 from prewarmkit.stores.postgres.link import CALL_SECONDS, Connection, HostPool, Link, Session, parsed
@@ -98,6 +98,7 @@ class PostgresStore:
         self._auto_migrate = auto_migrate
         self._wakeups = Wakeups()
         self._waiting = Waiting(lambda: self._link.read("waiting"))
+        self._backlog = Backlog()
         self._carried = Carried()
         dsn = listen_dsn or (source if isinstance(source, str) else None)
         self._listener = Listener(dsn, channel_of(schema), self._wakeups) if notify and dsn else None
@@ -168,7 +169,7 @@ class PostgresStore:
     # ── the queue ────────────────────────────────────────────────────────────
 
     async def enqueue(self, jobs: Sequence[Job], *, limit: int | None = None) -> list[Enqueued]:
-        """See `MediaStore.enqueue`. ``limit`` is looked at before and after: processes that fill the table at once may pass it by what they put in."""
+        """See `MediaStore.enqueue`. Of processes that give a ``limit`` at once none passes it; they wait for each other where they come near."""
         if not jobs:
             return []
 
@@ -177,7 +178,7 @@ class PostgresStore:
         async def put_in(session: Session) -> list[Enqueued]:
             async with session.transaction(lock_seconds=_LOCK_SECONDS + more):
                 return await HostEnqueue(self._queries, prepare=session.prepare).run(
-                    session.connection, enqueue_steps(jobs, limit)
+                    session.connection, enqueue_steps(jobs, limit, self._backlog)
                 )
 
         async def put_in_or_again(session: Session) -> list[Enqueued]:

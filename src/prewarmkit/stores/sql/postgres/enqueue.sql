@@ -117,8 +117,18 @@ FROM (
 ) AS o
 WHERE m.ctid = o.place AND m.state = 'pending';
 
+-- name: bound
+-- Before rows are counted for a bound: who waits here counts what those before it have put in.
+SELECT pg_advisory_xact_lock(hashtextextended({tokens}, 7216));
+
 -- name: pending
--- Rows that wait, for the bound of a backlog.
-SELECT (SELECT count(*) FROM {schema}.media_cache WHERE state = 'pending' AND rank IS NOT NULL AND NOT suspect)
-     + (SELECT count(*) FROM {schema}.media_cache WHERE state = 'pending' AND rank IS NOT NULL AND suspect)
-     + (SELECT count(*) FROM {schema}.media_cache WHERE state = 'pending' AND rank IS NULL);
+-- $1 a bound. Rows that wait, counted to one more than that; and the seconds that it took.
+SELECT count(*), extract(epoch FROM clock_timestamp() - statement_timestamp())::float8
+FROM (
+    SELECT FROM {schema}.media_cache WHERE state = 'pending' AND rank IS NOT NULL AND NOT suspect
+    UNION ALL
+    SELECT FROM {schema}.media_cache WHERE state = 'pending' AND rank IS NOT NULL AND suspect
+    UNION ALL
+    SELECT FROM {schema}.media_cache WHERE state = 'pending' AND rank IS NULL
+    LIMIT $1::bigint + 1
+) AS o;
