@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
+import secrets
 import sqlite3
 import subprocess
 import sys
@@ -19,7 +22,7 @@ import pytest
 
 from prewarmkit.errors import ConfigurationError, StoreError
 from prewarmkit.media import MediaKind, Warmed
-from prewarmkit.stores import Failed, Lease, SqliteStore, State, Succeeded
+from prewarmkit.stores import Failed, Lease, Row, SqliteStore, State, Succeeded
 from prewarmkit.stores import clock as clock_module
 from prewarmkit.stores.lifecycle import AGEING_SECONDS
 from prewarmkit.stores.rules import moment
@@ -131,6 +134,114 @@ async def test_a_turn_costs_the_same_however_many_rows_wait(kind: dict[str, Any]
     few = await steps_of_a_turn(tmp_path / "few.db", 100, **kind)
     many = await steps_of_a_turn(tmp_path / "many.db", 10_000, **kind)
     assert many < 1.2 * few
+
+
+async def steps_of_a_page(path: Path, others: int, other: State, wanted: list[State]) -> int:
+    """What SQLite's machine does to list four rows of each wanted state that stand behind so many others."""
+    async with SqliteStore(path) as store:
+        connection, reader = connection_of(store), store._db._reader
+        assert reader is not None
+        await store.enqueue([job(str(n)) for n in range(others + 4 * len(wanted))])
+        ready = "handle = 'H', handle_kind = 'document', weak = '[]', details = '{}', lease_until = 9e9"
+        connection.execute(f"UPDATE media_cache SET state = ?, {ready}", (other,))
+        for n, state in enumerate(wanted):
+            connection.execute("UPDATE media_cache SET state = ? WHERE id > ?", (state, others + 4 * n))
+        steps = 0
+
+        def step() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        reader.set_progress_handler(step, 1)
+        rows = await store.list(wanted)
+        assert [row.state for row in rows] == [state for state in wanted for _ in range(4)]
+        return steps
+
+
+FEW = [[State.FAILED], [State.PENDING, State.WARMING], [State.READY], [State.WARMING, State.FAILED]]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "other"),
+    [(wanted, other) for wanted in FEW for other in State if other not in wanted],
+    ids=lambda value: value if isinstance(value, State) else " or ".join(value),
+)
+async def test_a_page_of_few_rows_costs_the_same_however_many_others_stand_before_them(
+    wanted: list[State], other: State, tmp_path: Path
+) -> None:
+    """It has the one connection that reads, and look-ups wait for it."""
+    few = await steps_of_a_page(tmp_path / "few.db", 100, other, wanted)
+    many = await steps_of_a_page(tmp_path / "many.db", 5_000, other, wanted)
+    assert many < 1.2 * few
+
+
+async def steps_of_pages(path: Path, rows: int, state: State, *, behind: int = 0) -> int:
+    """The most that SQLite's machine does for a page of twenty of so many rows of a state, behind others."""
+    async with SqliteStore(path) as store:
+        reader = store._db._reader
+        assert reader is not None
+        await store.enqueue([job(str(n - behind)) for n in range(behind + rows)])
+        columns = "handle_kind = 'document', lease_until = 9e9"
+        connection_of(store).execute(
+            f"UPDATE media_cache SET state = ?, {columns} WHERE id > ?", (state, behind)
+        )
+        steps = most = 0
+
+        def step() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        reader.set_progress_handler(step, 1)
+        found = await store.list(state, limit=20)
+        for _ in range(rows // 20):
+            most, steps = max(most, steps), 0
+            found += await store.list(state, after=found[-1].cursor, limit=20)
+        assert [row.id.key for row in found] == [str(n) for n in range(rows)]
+        return most
+
+
+@pytest.mark.parametrize("state", State)
+async def test_a_page_of_many_rows_costs_the_same_however_many_and_deep(state: State, tmp_path: Path) -> None:
+    """They stand in order: none is sorted, none walked over again."""
+    few = await steps_of_pages(tmp_path / "few.db", 60, state)
+    many = await steps_of_pages(tmp_path / "many.db", 4_000, state)
+    assert many < 1.2 * few
+
+
+async def test_rows_that_failed_are_found_at_once_however_many_stand_before_them(tmp_path: Path) -> None:
+    """They may be most of all."""
+    few = await steps_of_pages(tmp_path / "few.db", 60, State.FAILED, behind=40)
+    many = await steps_of_pages(tmp_path / "many.db", 3_000, State.FAILED, behind=2_000)
+    assert many < 1.2 * few
+
+
+async def test_pages_by_state_and_target_hold_each_row_once_in_order(tmp_path: Path) -> None:
+    """Whichever of the two ways a page is found: many rows of a state, or few."""
+    dice = random.Random(3)
+    async with SqliteStore(tmp_path / "p.db") as store:
+        for _ in range(3):
+            await store.enqueue([job(secrets.token_hex(4), target=dice.choice("xyz")) for _ in range(60)])
+            for state in dice.choices(list(State), k=4):
+                connection_of(store).execute(
+                    "UPDATE media_cache SET state = ?, handle_kind = 'document' WHERE id % 7 = ?",
+                    (state, dice.randrange(7)),
+                )
+            everything = await store.list(limit=1000)
+            for n in range(1, 5):
+                for states in itertools.combinations(State, n):
+                    for targets in (None, ["x"], ["y", "z"], []):
+                        found: list[Row] = []
+                        after = "0"
+                        for _ in range(12):
+                            found += await store.list(states, after=after, limit=17, targets=targets)
+                            after = found[-1].cursor if found else after
+                        assert [row.id for row in found] == [
+                            row.id
+                            for row in everything
+                            if row.state in states and (targets is None or row.id.target in targets)
+                        ]
 
 
 async def test_lanes_are_merged_by_rank(tmp_path: Path) -> None:
@@ -392,6 +503,28 @@ async def test_the_file_and_its_logs_are_private_whatever_the_umask(wide_umask: 
         await store.enqueue([job("a")])
         modes = modes_in(tmp_path)
     assert modes == {"p.db": 0o600, "p.db-wal": 0o600, "p.db-shm": 0o600}
+
+
+async def test_a_file_that_a_link_names_before_it_is_there_is_private_too(
+    wide_umask: None, tmp_path: Path
+) -> None:
+    """SQLite follows the link and would make it with the umask's mode; through another link as well."""
+    (tmp_path / "away").mkdir()
+    (tmp_path / "p.db").symlink_to(tmp_path / "link")
+    (tmp_path / "link").symlink_to(Path("away", "real.db"))
+    async with SqliteStore(tmp_path / "p.db") as store:
+        await store.enqueue([job("a")])
+        modes = modes_in(tmp_path / "away")
+    assert modes == {"real.db": 0o600, "real.db-wal": 0o600, "real.db-shm": 0o600}
+
+
+@pytest.mark.parametrize("link_to", ["p.db", "nowhere/real.db"])
+async def test_a_link_that_leads_nowhere_is_a_setting_to_mend(link_to: str, tmp_path: Path) -> None:
+    """In a circle, or to a folder that is not there."""
+    (tmp_path / "p.db").symlink_to(link_to)
+    with pytest.raises(ConfigurationError, match=r"[Cc]hoose a path"):
+        async with SqliteStore(tmp_path / "p.db"):
+            pass
 
 
 async def test_each_commit_is_flushed_to_the_disk(tmp_path: Path) -> None:

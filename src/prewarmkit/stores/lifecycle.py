@@ -1,7 +1,8 @@
 """The life of a row, as data: its states and what moves it from one to another.
 
-The stores, the docs' table and the tests all read `TRANSITIONS`; nothing else may
-move a row. This module knows no database and no clock.
+Nothing else may move a row than `TRANSITIONS` says. `MemoryStore`, the docs' table and the
+model that every store is tested against read it; the others say the same in SQL. This
+module knows no database and no clock.
 
 An attempt counts when it is claimed; `Step.attempts` says which moves give it back.
 

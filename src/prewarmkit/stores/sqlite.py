@@ -38,6 +38,7 @@ from prewarmkit.stores.lifecycle import State
 from prewarmkit.stores.rules import live_in_a_row, states_of, tell_all
 from prewarmkit.stores.sqlite_budget import SqliteBudget
 from prewarmkit.stores.sqlite_db import Database
+from prewarmkit.stores.sqlite_listing import page
 from prewarmkit.stores.sqlite_rows import as_looked, as_row, id_columns, id_of, json_list
 from prewarmkit.stores.sqlite_work import SQL, Work
 from prewarmkit.stores.wakeups import Wakeups
@@ -208,15 +209,13 @@ class SqliteStore:
         targets: Collection[str] | None = None,
     ) -> list[Row]:
         """See `MediaStore.list`."""
-        rows = await self._select(
-            "list",
-            after=0 if after is None else int(after),
-            states=json_list(states_of(state)),
-            targets=json_list(targets),
-            most=limit,
-        )
-        at = self._clock()
-        return [as_row(row, at) for row in rows]
+
+        def look(connection: sqlite3.Connection) -> list[Row]:
+            number, at = 0 if after is None else int(after), self._clock()
+            rows = page(connection, states_of(state), after=number, most=limit, targets=targets)
+            return [as_row(row, at) for row in rows]
+
+        return await self._db.read(look)
 
     # ── change by hand ───────────────────────────────────────────────────────
 

@@ -125,9 +125,11 @@ class Database:
         One that is there is not even opened: closing it would drop the locks that other
         connections of this process hold on it (sqlite.org, "How To Corrupt", section 2.2).
         """
+        # Where a link points to nothing yet, SQLite would make what it names, with the umask's mode.
+        path = os.path.realpath(self.path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
         with suppress(FileExistsError):
-            os.close(os.open(self.path, flags, 0o600))
+            os.close(os.open(path, flags, 0o600))
 
     def _check_file(self) -> None:
         """Refuse to write to a file that has no name any more: SQLite would go on, and all would be gone at the end."""

@@ -152,12 +152,6 @@ SELECT EXISTS (
     WHERE pending + warming > 0 AND (:targets IS NULL OR target IN (SELECT value FROM json_each(:targets)))
 );
 
--- name: list
-SELECT * FROM media_cache
-WHERE id > :after AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
-  AND (:targets IS NULL OR target IN (SELECT value FROM json_each(:targets)))
-ORDER BY id LIMIT :most;
-
 -- name: refuse_same
 -- A handle was refused: ready rows that have it for the same content lose it too. Left to them, it would
 -- come back to the one that is meant.
