@@ -739,7 +739,7 @@ def test_a_process_that_can_start_no_more_harms_no_other(place: Place) -> None:
 def test_logging_that_the_module_sets_up_stands(place: Place) -> None:
     place.write(f"{APP}\nlogging.basicConfig(format='mine: %(message)s', level=logging.INFO)")
     worker = place.start("--log-level", "error")
-    worker.wait_for_words("mine: pool prewarm started")
+    worker.wait_for_words("mine: pool prewarm: started")
     worker.send(signal.SIGTERM)
     assert worker.end() == 0
     assert "supervisor" not in worker.said

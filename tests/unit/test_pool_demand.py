@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 from waiting import eventually
 
-from prewarmkit import PoolSettings, PrewarmPool
+from prewarmkit import PoolSettings, PrewarmPool, TargetDown
 from prewarmkit.pool.events import StoreTrouble
 from prewarmkit.stores import MemoryStore, Outcome, SqliteStore, State, Turn
 from prewarmkit.testing.stand_ins import ScriptedTarget, UnreadSource
@@ -116,6 +116,44 @@ async def test_one_targets_backlog_does_not_keep_anothers_from_being_leased(
         began = len(target.calls)
         await eventually(lambda: len(other.calls) == 40)
         assert len(target.calls) - began < 100  # side by side, not one after the other
+        await pool.join(timeout=5)
+
+
+async def test_what_a_target_that_hangs_holds_is_not_taken_from_anothers_share(
+    source: UnreadSource, target: ScriptedTarget
+) -> None:
+    """It was alone when it got all the leases that the pool may hold; whoever comes is leased for all the same, delayed too."""
+    target.gate = anyio.Event()
+    other = ScriptedTarget(id="other")
+    settings = PoolSettings(concurrency=4, poll_interval_seconds=60)
+    async with PrewarmPool(source, [target, other], settings=settings) as pool:
+        await pool.enqueue_many(map(str, range(50)), target="bot")
+        await eventually(lambda: target.running == 3 and pool.stats().queue_size == 47)
+        assert len(pool._pump.held) == 8
+        await pool.enqueue("later", target="other", delay=0.3)
+        await pool.enqueue_many(map(str, range(50)), target="other")
+        await eventually(lambda: pool.stats().targets["other"].succeeded == 51)
+        assert len(pool._pump.held) == 8
+        target.gate.set()
+        await pool.join(timeout=5)
+
+
+async def test_a_probe_goes_out_beside_a_target_that_holds_every_lease(
+    source: UnreadSource, target: ScriptedTarget
+) -> None:
+    """The one hangs, the other was down: nothing but its probe can tell that it is up again."""
+    other = ScriptedTarget(
+        id="other", script=lambda _media, nth: TargetDown("revoked", 0.3) if nth == 1 else None
+    )
+    target.gate = anyio.Event()
+    settings = PoolSettings(concurrency=4, poll_interval_seconds=60)
+    async with PrewarmPool(source, [target, other], settings=settings) as pool:
+        await pool.enqueue("a", target="other")
+        await eventually(lambda: pool.stats().targets["other"].is_down)
+        await pool.enqueue_many(map(str, range(50)), target="bot")
+        await eventually(lambda: target.running == 3 and len(pool._pump.held) == 8)
+        await eventually(lambda: pool.stats().targets["other"].succeeded == 1)
+        target.gate.set()
         await pool.join(timeout=5)
 
 

@@ -57,28 +57,30 @@ class Demand:
 
         Of a target that was down one row is asked for, its probe, by itself.
         """
-        book, room = self.core.book, self._room()
+        book, rack = self.core.book, self.rack
         awake = book.awake()
         self._is_probing = False
-        if room <= 0 or self.crew.is_closed:
+        if self.crew.is_closed:
             return 0, awake
         if self._dry_until <= self.core.clock():
             self.renew()
         asked: list[str] = []
+        wanting = 0
         for id_ in awake:
             if id_ in self._dry:
-                continue
-            if not book.health(id_).is_half_open:
+                wanting += rack.held(id_) > 0
+            elif not book.health(id_).is_half_open:
                 asked.append(id_)
-            elif not self.rack.held(id_):
+            elif not rack.held(id_) and self._room(1) > 0:
                 self._is_probing = True
                 return 1, [id_]
-        if (
-            len(asked) > 1 and not self.urgent
-        ):  # whom somebody waits for is not known here: then all are asked
-            share = max(1, self._leases * self.crew.concurrency // len(asked))
-            asked = [id_ for id_ in asked if self.rack.held(id_) < share]
-        return (room, asked) if asked else (0, awake)
+        share = max(1, self._leases * self.crew.concurrency // max(1, wanting + len(asked)))
+        short = [id_ for id_ in asked if rack.held(id_) < share]
+        # What others hold, however slow they are, is not taken from a target's share.
+        room = self._room(max((share - rack.held(id_) for id_ in short), default=0))
+        if not self.urgent:  # whom somebody waits for is not known here: then all are asked
+            asked = short or (asked if len(asked) == 1 else [])
+        return (room, asked) if asked and room > 0 else (0, awake)
 
     def take_urgent(self, lease: int) -> int:
         """What is urgent, which the turn for so many rows sees to; one for nothing, or for a probe, does not."""
@@ -87,11 +89,11 @@ class Demand:
         taken, self.urgent = self.urgent, 0
         return taken
 
-    def _room(self) -> int:
-        """How many rows more this pool may hold."""
+    def _room(self, least: int = 0) -> int:
+        """How many rows more this pool may hold; ``least``, if a target has fewer than its share."""
         held = len(self.held) - len(self.outbox)
         settings, concurrency = self.core.settings, self.crew.concurrency
-        ahead = min(self._leases * concurrency - held, settings.max_queue - len(self.rack))
+        ahead = min(max(self._leases * concurrency - held, least), settings.max_queue - len(self.rack))
         free = self.rack.size - len(self.rack)
         return min(max(ahead, min(self.urgent, concurrency)), free)
 
@@ -137,9 +139,8 @@ class Demand:
 
     def patience(self) -> float:
         """Seconds until a turn is worth it though nothing rang."""
-        waits = [self._jittered(self.core.settings.poll_interval_seconds)]
-        if self._room() > 0:
-            waits.append(max(self._dry_until - self.core.clock(), 0.0))
+        poll = self._jittered(self.core.settings.poll_interval_seconds)
+        waits = [poll, max(self._dry_until - self.core.clock(), 0.0)]
         if (awake := self.core.book.next_awake()) is not None:
             waits.append(awake + 0.001)
         if len(self.rack):
