@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from relay import relay
 from waiting import eventually
 

@@ -22,7 +22,8 @@ from psycopg_pool import AsyncConnectionPool
 from prewarmkit import ConfigurationError, PoolSettings, PrewarmPool, StoreError
 from prewarmkit.budget import Window
 from prewarmkit.media import Media, MediaKind, Warmed
-from prewarmkit.stores import Enqueued, PostgresStore, Retry, State, Succeeded, Turn
+from prewarmkit.stores import Enqueued, Failed, PostgresStore, Retry, State, Succeeded, Turn
+from prewarmkit.stores.postgres import by_hand
 from prewarmkit.stores.postgres.link import Session
 from prewarmkit.stores.postgres.listen import Listener, Notifier, channel_of
 from prewarmkit.testing.contracts.store import job
@@ -49,6 +50,12 @@ def one(dsn: str, statement: str) -> Any:
     with psycopg.connect(dsn, autocommit=True) as connection:
         row = connection.execute(statement.encode()).fetchone()
         return None if row is None else row[0]
+
+
+def run(dsn: str, statement: str) -> None:
+    """Something that has no rows."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(statement.encode())
 
 
 async def flush_figures(store: PostgresStore) -> None:
@@ -530,9 +537,74 @@ async def test_a_hold_holds_for_all_and_is_never_shortened(postgres_dsn: str) ->
         assert await budget.take({"chat:2": [], "bot": [Window(1, 1)]}) == 0.0
         with pytest.raises(ValueError, match="never fits"):
             await budget.take({"bot": [Window(1, 1)]}, cost=2)
-        shift_rows(postgres_dsn, 200)
-        await store.purge(older_than=0)
-        assert one(postgres_dsn, "SELECT count(*) FROM prewarm_budget") == 0
+
+
+async def test_names_under_which_nothing_counts_any_more_are_forgotten(postgres_dsn: str) -> None:
+    """A row for each chat that ever got something would stay otherwise. What somebody is just asking for is let be."""
+    limits = {f"chat:{n}": [Window(1, 60)] for n in range(50)}
+    async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
+        assert await store.budget("bot:1").take(limits) == 0.0
+        await store.budget("bot:1").hold("chat:held", 500)
+    shift_rows(postgres_dsn, 62)
+    async with PostgresStore(postgres_dsn) as store:
+        with psycopg.connect(postgres_dsn) as other:
+            other.execute("SELECT FROM prewarm_budget WHERE name = 'chat:0' FOR UPDATE")
+            assert await store.budget("bot:1").take({"chat:new": [Window(1, 60)]}) == 0.0
+        left = "SELECT string_agg(name, ' ' ORDER BY name) FROM prewarm_budget"
+        assert one(postgres_dsn, left) == "chat:0 chat:held chat:new"
+
+
+async def test_a_name_that_is_swept_out_while_it_is_asked_for_counts_all_the_same(
+    postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between being made sure of and being locked."""
+    change, swept = Session.change, list[str]()
+
+    async def change_and_sweep(session: Session, query: str, *values: Any) -> int:
+        changed = await change(session, query, *values)
+        if query == "budget_begin" and not swept:
+            swept.append("once")
+            await anyio.to_thread.run_sync(run, postgres_dsn, "DELETE FROM prewarm_budget")
+        return changed
+
+    async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
+        assert await store.budget("bot").take({"old": [Window(1, 60)], "too": []}) == 0.0
+        monkeypatch.setattr(Session, "change", change_and_sweep)
+        assert await store.budget("bot").take({"old": [Window(1, 60)], "new": []}) == 0.0
+        assert swept
+        assert await store.budget("bot").take({"old": [Window(1, 60)]}) == pytest.approx(60, abs=1)
+
+
+async def test_a_clock_that_is_set_back_makes_no_wait_longer_than_its_window(postgres_dsn: str) -> None:
+    """The calls that it knows lie in the future then: they count as made now."""
+    async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
+        assert await store.budget("bot").take({"bot": [Window(1, 60)]}) == 0.0
+        run(postgres_dsn, "UPDATE prewarm_budget SET calls = ARRAY[calls[1] + interval '1 hour']")
+        assert await store.budget("bot").take({"bot": [Window(1, 60)]}) == pytest.approx(60, abs=0.1)
+
+
+async def test_many_rows_are_requeued_and_purged_some_at_a_time(
+    postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows that hold some that are meant, none, or all; rows that somebody has locked stay as they are."""
+    monkeypatch.setattr(by_hand, "_WINDOW", 7)
+    async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
+        await store.enqueue([job(f"{n:03}.png", target="a" if n % 3 else "b") for n in range(100)])
+        leases = (await store.turn(lease=100)).leased
+        await store.turn([Failed(lease, "odd" if lease.id.target == "b" else "even") for lease in leases])
+        with psycopg.connect(postgres_dsn) as other:
+            other.execute("SELECT FROM media_cache WHERE media_key = '001.png' FOR UPDATE")
+            assert await store.requeue(target="a", limit=20) == 20
+            assert await store.requeue(reason="even") == 45
+        assert await store.requeue(reason="nothing") == 0
+        assert await store.requeue(reason="even") == 1
+        assert await store.purge(older_than=1000) == 0
+        shift_rows(postgres_dsn, 2000)
+        with psycopg.connect(postgres_dsn) as other:
+            other.execute("SELECT FROM media_cache WHERE media_key = '099.png' FOR UPDATE")
+            assert await store.purge(older_than=1000) == 33
+        assert await store.purge(older_than=1000) == 1
+        assert {state: rows for (_, _, state), rows in (await store.counts()).items()} == {State.PENDING: 66}
 
 
 # ── secrets ──────────────────────────────────────────────────────────────────

@@ -3,21 +3,33 @@
 Each name has a row with the times of its calls, as far back as the longest window that was
 asked for. To spend is to lock the rows of all names, in one order, look, and write: two
 processes never spend the same room. The arithmetic is `prewarmkit.budget`'s, the clock the
-database's.
+database's. Names under which nothing counts any more are forgotten, once a minute at most.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 
-from attrs import frozen
+from attrs import define, frozen
+from psycopg.rows import TupleRow
 
 from prewarmkit.budget import Window, check_cost, seconds_to_wait
 from prewarmkit.stores.postgres.link import Link, Session
 from prewarmkit.stores.postgres.rows import text_array
 
-__all__ = ["PostgresBudget"]
+__all__ = ["PostgresBudget", "Sweep"]
+
+
+_SWEEP_SECONDS = 60.0
+
+
+@define(eq=False)
+class Sweep:
+    """When this process last had forgotten names swept out."""
+
+    at: float = -math.inf
 
 
 @frozen
@@ -26,6 +38,7 @@ class PostgresBudget:
 
     link: Link
     name: str
+    sweep: Sweep
 
     async def take(self, limits: Mapping[str, Sequence[Window]], *, cost: int = 1) -> float:
         """See `Budget.take`."""
@@ -33,20 +46,25 @@ class PostgresBudget:
         if not limits:
             return 0.0
         names = sorted(limits)
+        if time.monotonic() - self.sweep.at > _SWEEP_SECONDS:
+            self.sweep.at = time.monotonic()
+            await self.link.call(lambda session: session.change("budget_sweep"))
 
         async def spend(session: Session) -> float:
             async with session.transaction():
-                await session.change("budget_begin", self.name, text_array(names))
-                rows = await session.rows("budget_lock", self.name, text_array(names))
+                rows: list[TupleRow] = []
+                while len(rows) < len(names):  # some may be swept in between
+                    await session.change("budget_begin", self.name, text_array(names))
+                    rows = await session.rows("budget_lock", self.name, text_array(names))
                 # One reading of the clock, taken when all rows were ours: what is spent later is later.
                 [[now]] = await session.rows("budget_now")
-                waits = [
-                    seconds_to_wait(
-                        row[1], -math.inf if row[2] is None else row[2], limits[row[0]], cost, now
-                    )
-                    for row in rows
-                ]
-                if (wait := max(waits)) > 0:
+                wait = 0.0
+                for name, calls, held_until in rows:
+                    # Of a clock that was set back calls lie in the future: no wait is longer than its window.
+                    made = [min(call, now) for call in calls]
+                    until = -math.inf if held_until is None else held_until
+                    wait = max(wait, seconds_to_wait(made, until, limits[name], cost, now))
+                if wait > 0:
                     return wait
                 longest = [max((window.seconds for window in limits[name]), default=0.0) for name in names]
                 spans = "{" + ",".join(map(repr, longest)) + "}"

@@ -33,23 +33,21 @@ from prewarmkit.stores.base import (
     Turn,
 )
 from prewarmkit.stores.lifecycle import State
-from prewarmkit.stores.postgres.budget import PostgresBudget
+from prewarmkit.stores.postgres import by_hand
+from prewarmkit.stores.postgres.budget import PostgresBudget, Sweep
 from prewarmkit.stores.postgres.count import Backlog, Waiting
 from prewarmkit.stores.postgres.enqueue import enqueue_steps
 from prewarmkit.stores.postgres.host import AnyConnection, HostEnqueue
 from prewarmkit.stores.postgres.link import CALL_SECONDS, Connection, HostPool, Link, Session, parsed
 from prewarmkit.stores.postgres.listen import Listener, Notifier, channel_of
 from prewarmkit.stores.postgres.queries import queries_for
-from prewarmkit.stores.postgres.rows import as_looked, as_row, id_arrays, place_after, text_array
+from prewarmkit.stores.postgres.rows import as_looked, as_row, place_after, text_array
 from prewarmkit.stores.postgres.schema import Schema
 from prewarmkit.stores.postgres.work import Carried, heartbeat, look_up, whole_turn
 from prewarmkit.stores.rules import states_of
 from prewarmkit.stores.wakeups import Wakeups
 
 __all__ = ["PostgresStore"]
-
-_LONG_SECONDS = 600.0
-_LOCK_SECONDS = 5.0
 
 
 class PostgresStore:
@@ -100,6 +98,7 @@ class PostgresStore:
         self._waiting = Waiting(lambda: self._link.read("waiting"))
         self._backlog = Backlog()
         self._carried = Carried()
+        self._sweep = Sweep()
         dsn = listen_dsn or (source if isinstance(source, str) else None)
         self._listener = Listener(dsn, channel_of(schema), self._wakeups) if notify and dsn else None
         self._notifier = Notifier(self._send_hint) if notify else None
@@ -176,7 +175,7 @@ class PostgresStore:
         more = len(jobs) / 1000  # beside somebody who puts in as many
 
         async def put_in(session: Session) -> list[Enqueued]:
-            async with session.transaction(lock_seconds=_LOCK_SECONDS + more):
+            async with session.transaction(lock_seconds=by_hand.LOCK_SECONDS + more):
                 return await HostEnqueue(self._queries, prepare=session.prepare).run(
                     session.connection, enqueue_steps(jobs, limit, self._backlog)
                 )
@@ -316,19 +315,10 @@ class PostgresStore:
 
     async def invalidate(self, id: MediaId, value: str | None = None, *, rewarm: bool = True) -> bool:  # noqa: A002
         """See `MediaStore.invalidate`."""
-        place = (id.target, id.key, id.kind.value, value)
-
-        async def refuse(session: Session) -> tuple[int, int]:
-            async with session.transaction(lock_seconds=_LOCK_SECONDS):
-                # Whoever waits for somebody's change in here finds the row as it was left, and nothing comes between.
-                await session.rows("lock", *id_arrays([id]), "{NULL}")
-                dropped = 0 if rewarm else await session.change("drop", *place)
-                return dropped, 0 if dropped else await session.change("refuse", *place)
-
-        dropped, refused = await self._link.call(refuse)
+        dropped, refused = await by_hand.refuse(self._link, id, value, rewarm=rewarm)
         if refused:
             self._tell()
-        return bool(dropped or refused)
+        return dropped or refused
 
     async def requeue(
         self,
@@ -340,16 +330,15 @@ class PostgresStore:
         limit: int | None = None,
     ) -> int:
         """See `MediaStore.requeue`."""
-        asked = None if kind is None else kind.value
-        requeued = await self._change("requeue", target, asked, reason, _names(keys), limit)
+        filters: dict[str, Any] = {"target": target, "kind": kind, "reason": reason, "keys": keys}
+        requeued = await by_hand.requeue(self._link, **filters, limit=limit)
         if requeued:
             self._tell()
         return requeued
 
     async def purge(self, *, older_than: float, state: State | None = None) -> int:
-        """See `MediaStore.purge`; also forgets rate budgets under which nothing counts any more."""
-        await self._change("budget_sweep")
-        return await self._change("purge", older_than, None if state is None else state.value)
+        """See `MediaStore.purge`; a row that somebody has locked stays."""
+        return await by_hand.purge(self._link, older_than=older_than, state=state)
 
     # ── services ─────────────────────────────────────────────────────────────
 
@@ -359,7 +348,7 @@ class PostgresStore:
 
     def budget(self, name: str) -> Budget:
         """See `MediaStore.budget`."""
-        return PostgresBudget(self._link, name)
+        return PostgresBudget(self._link, name, self._sweep)
 
     def state(self, name: str) -> KeyValue:
         """See `MediaStore.state`."""
@@ -376,9 +365,6 @@ class PostgresStore:
 
     async def _rows(self, query: str, *values: Any) -> Sequence[Any]:
         return await self._link.read(query, *values)
-
-    async def _change(self, query: str, *values: Any) -> int:
-        return await self._link.call(lambda session: session.change(query, *values), seconds=_LONG_SECONDS)
 
 
 class _PostgresKeyValue:

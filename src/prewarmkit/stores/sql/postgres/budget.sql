@@ -36,7 +36,11 @@ VALUES ($1::text, $2::text, clock_timestamp() + $3::float8 * interval '1 second'
 ON CONFLICT (budget, name) DO UPDATE SET held_until = greatest(b.held_until, excluded.held_until);
 
 -- name: budget_sweep
--- Names under which nothing counts any more.
-DELETE FROM {schema}.prewarm_budget
-WHERE coalesce(held_until < clock_timestamp(), true)
-  AND coalesce(calls[cardinality(calls)] < clock_timestamp() - (longest + 1) * interval '1 second', true);
+-- Names under which nothing counts any more; not those that somebody is just asking for.
+DELETE FROM {schema}.prewarm_budget AS b USING (
+    SELECT ctid AS place FROM {schema}.prewarm_budget
+    WHERE coalesce(held_until < clock_timestamp(), true)
+      AND coalesce(calls[cardinality(calls)] < clock_timestamp() - (longest + 1) * interval '1 second', true)
+    FOR UPDATE SKIP LOCKED
+) AS over
+WHERE b.ctid = over.place;

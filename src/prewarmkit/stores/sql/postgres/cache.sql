@@ -120,27 +120,51 @@ WHERE m.target = named.target AND m.media_key = named.media_key AND m.kind = nam
   AND named.state IN ('ready', 'failed');
 
 -- name: requeue
--- $1 target, $2 kind, $3 how the reason begins, $4 keys, $5 most; NULL for any.
+-- $1 target, $2 kind, $3 how the reason begins, $4 keys; NULL for any. $5 target, $6 key and $7 kind of the last one
+-- that was requeued, $8 most. How many, and the last one.
 WITH chosen AS MATERIALIZED (
-    SELECT ctid AS place FROM {schema}.media_cache
-    WHERE state = 'failed'
+    SELECT target, media_key, kind FROM {schema}.media_cache
+    WHERE state = 'failed' AND (target, media_key, kind) > ($5::text, $6::text, $7::text)
       AND ($1::text IS NULL OR target = $1::text)
       AND ($2::text IS NULL OR kind = $2::text)
       AND ($3::text IS NULL OR starts_with(reason, $3::text))
       AND ($4::text[] IS NULL OR media_key = ANY ($4::text[]))
-    ORDER BY target, media_key, kind LIMIT $5::bigint FOR NO KEY UPDATE SKIP LOCKED
+    ORDER BY target, media_key, kind LIMIT $8::bigint FOR NO KEY UPDATE SKIP LOCKED
+), changed AS (
+    UPDATE {schema}.media_cache AS m
+    SET state = 'pending', attempts = 0, due_at = statement_timestamp(),
+        rank = statement_timestamp() + CASE priority WHEN 0 THEN {live} ELSE priority * {ageing} END,
+        updated_at = statement_timestamp()
+    FROM chosen WHERE m.target = chosen.target AND m.media_key = chosen.media_key AND m.kind = chosen.kind
 )
-UPDATE {schema}.media_cache AS m
-SET state = 'pending', attempts = 0, due_at = statement_timestamp(),
-    rank = statement_timestamp() + CASE priority WHEN 0 THEN {live} ELSE priority * {ageing} END,
-    updated_at = statement_timestamp()
-FROM chosen WHERE m.ctid = chosen.place;
+SELECT chosen.many, last.target, last.media_key, last.kind
+FROM (SELECT count(*) AS many FROM chosen) AS chosen
+LEFT JOIN (SELECT target, media_key, kind FROM chosen ORDER BY 1 DESC, 2 DESC, 3 DESC LIMIT 1) AS last ON true;
 
 -- name: purge
--- $1 seconds, $2 state.
-DELETE FROM {schema}.media_cache
-WHERE state IN ('ready', 'failed') AND ($2::text IS NULL OR state = $2::text)
-  AND updated_at <= statement_timestamp() - $1::float8 * interval '1 second';
+-- $1 seconds, $2 state; NULL for both. $3 target, $4 key and $5 kind of the last row that was looked at, $6 how many
+-- to look at. How many were removed, how many looked at, and the last one. A row that changes meanwhile stays.
+WITH looked_at AS MATERIALIZED (
+    SELECT target, media_key, kind,
+           state IN ('ready', 'failed') AND ($2::text IS NULL OR state = $2::text)
+           AND updated_at <= statement_timestamp() - $1::float8 * interval '1 second' AS is_old
+    FROM {schema}.media_cache WHERE (target, media_key, kind) > ($3::text, $4::text, $5::text)
+    ORDER BY target, media_key, kind LIMIT $6::bigint
+), old AS MATERIALIZED (
+    SELECT mine.place FROM looked_at AS l CROSS JOIN LATERAL (
+        SELECT m.ctid AS place FROM {schema}.media_cache AS m
+        WHERE m.target = l.target AND m.media_key = l.media_key AND m.kind = l.kind
+          AND m.state IN ('ready', 'failed')
+          AND m.updated_at <= statement_timestamp() - $1::float8 * interval '1 second'
+        FOR UPDATE SKIP LOCKED
+    ) AS mine
+    WHERE l.is_old
+), removed AS (
+    DELETE FROM {schema}.media_cache AS m USING old WHERE m.ctid = old.place RETURNING 1
+)
+SELECT (SELECT count(*) FROM removed), (SELECT count(*) FROM looked_at), last.*
+FROM (SELECT 1) AS one
+LEFT JOIN (SELECT target, media_key, kind FROM looked_at ORDER BY 1 DESC, 2 DESC, 3 DESC LIMIT 1) AS last ON true;
 
 -- name: state_get
 -- $1 name, $2 key.
