@@ -555,6 +555,15 @@ def test_when_the_loop_dies_everybody_is_told_why(source: UnreadSource, target: 
 # ── Ctrl-C ───────────────────────────────────────────────────────────────────
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own answer to it, also where the tests run in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_a_call_that_waits_and_not_the_pool(
     source: UnreadSource, target: ScriptedTarget, gate: anyio.Event
 ) -> None:
@@ -598,6 +607,7 @@ def test_a_signal_handler_may_call_in_the_middle_of_a_call(
         other.result(timeout=5)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_workers_finish_cuts_them_short_and_closes_everything(
     source: UnreadSource, target: ScriptedTarget, gate: anyio.Event
 ) -> None:
@@ -619,6 +629,7 @@ def test_ctrl_c_while_workers_finish_cuts_them_short_and_closes_everything(
     assert target.running == 0
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_it_enters_closes_what_was_entered(source: UnreadSource, target: ScriptedTarget) -> None:
     notes: list[str] = []
 
