@@ -1,5 +1,7 @@
 """What a pool leases next: no more than it needs, for whom it is due, and never in a tight loop."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence

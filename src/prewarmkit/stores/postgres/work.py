@@ -42,7 +42,7 @@ Cursor = psycopg.AsyncRawCursor[TupleRow]
 REFUSALS = (psycopg.DataError, psycopg.IntegrityError, pg.ProgramLimitExceeded)
 """What the database says to one value that it cannot keep."""
 
-_LOOK_UP = 500
+_LOOK_UP = 128
 
 
 async def whole_turn(
@@ -363,7 +363,7 @@ async def _planned(session: Session, query: str, *values: Any) -> Cursor:
 
 
 async def look_up(session: Session, ids: Sequence[MediaId]) -> dict[MediaId, Looked]:
-    """Rows by their ids, a few hundred at a time: the server finds the next ones while we read these."""
+    """Rows by their ids, a hundred or so at a time: the server finds the next ones while we read these."""
     found: dict[MediaId, Looked] = {}
     parts = [ids[first : first + _LOOK_UP] for first in range(0, len(ids), _LOOK_UP)]
     async with session.connection.pipeline():

@@ -1,13 +1,13 @@
 -- What hosts read and what people change by hand.
 
 -- name: looked
--- The columns that a look-up tells, in each query that has {{looked}}.
+-- The columns that a look-up tells, in each query that has {{looked}}. `extract` would make numerics of the times first.
 state, reason, attempts,
-       CASE WHEN state = 'pending' THEN extract(epoch FROM due_at - statement_timestamp())::float8 END,
-       CASE WHEN state = 'failed' THEN extract(epoch FROM statement_timestamp() - updated_at)::float8 END,
+       CASE WHEN state = 'pending' THEN date_part('epoch', due_at - statement_timestamp()) END,
+       CASE WHEN state = 'failed' THEN date_part('epoch', statement_timestamp() - updated_at) END,
        size, etag, sha256, content_type, filename, handle, handle_kind, unique_id, weak::text, details::text,
        stale OR coalesce(expires_at <= statement_timestamp(), false),
-       extract(epoch FROM warmed_at)::float8, extract(epoch FROM expires_at)::float8
+       date_part('epoch', warmed_at), date_part('epoch', expires_at)
 
 -- name: find
 -- $1 target, $2 key, $3 kind. One probe of the primary key, no lock.
