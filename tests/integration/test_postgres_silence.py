@@ -16,7 +16,7 @@ from relay import Relay, relay
 
 from prewarmkit import PoolSettings, PrewarmPool, StoreError
 from prewarmkit.media import MediaKind, Warmed
-from prewarmkit.stores import PostgresStore, State, Succeeded
+from prewarmkit.stores import Hint, PostgresStore, State, Succeeded
 from prewarmkit.stores.postgres import link, listen
 from prewarmkit.stores.postgres.session import Session, connect
 from prewarmkit.testing.contracts.store import job
@@ -202,7 +202,7 @@ async def test_a_listener_that_asks_itself_wakes_nobody(dsn: str, monkeypatch: p
                 await anext(hints)
             heard = 0
 
-            async def hear(hints: AsyncIterator[None]) -> None:
+            async def hear(hints: AsyncIterator[Hint]) -> None:
                 nonlocal heard
                 async for _ in hints:
                     heard += 1

@@ -24,8 +24,9 @@ from prewarmkit.budget import Window
 from prewarmkit.media import Media, MediaKind, Warmed
 from prewarmkit.stores import Enqueued, Failed, PostgresStore, Retry, State, Succeeded, Turn
 from prewarmkit.stores.postgres import by_hand
+from prewarmkit.stores.postgres.hints import channel_of
 from prewarmkit.stores.postgres.link import Session
-from prewarmkit.stores.postgres.listen import Listener, Notifier, channel_of
+from prewarmkit.stores.postgres.listen import Listener, Notifier
 from prewarmkit.testing.contracts.store import job
 from prewarmkit.testing.postgres import PostgresServer
 from prewarmkit.testing.postgres_time import shift_rows
@@ -674,7 +675,11 @@ async def test_a_producer_that_leaves_at_once_has_told_the_others(postgres_dsn: 
 async def test_a_producer_that_leaves_does_not_wait_long_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that fell silent holds nobody up."""
     monkeypatch.setattr("prewarmkit.stores.postgres.listen._PARTING_SECONDS", 0.05)
-    notifier = Notifier(anyio.sleep_forever)
+
+    async def say_nothing(payload: str) -> None:
+        await anyio.sleep_forever()
+
+    notifier = Notifier(say_nothing)
     notifier.notify()
     with anyio.fail_after(5):
         await notifier.close()

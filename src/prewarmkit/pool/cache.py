@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 
 from attrs import define, field
@@ -67,3 +67,26 @@ class HandleCache:
         """Forget one, and what is being read of it."""
         self._entries.pop(id_, None)
         self._reads.pop(id_, None)
+
+    def heed(self, changed: Collection[MediaId] | None) -> None:
+        """Forget what others changed; ``None``: that may be any."""
+        if changed is None:
+            self._entries.clear()
+            self._reads.clear()
+            return
+        for id_ in changed:
+            self.drop(id_)
+
+    def refuse(self, id_: MediaId, value: str | None) -> None:
+        """Forget a handle wherever it stands: other keys of the same content have it too. ``None``: whichever it is."""
+        if value is None and (entry := self._entries.get(id_)) is not None:
+            value = _value_of(entry[1])
+        self.drop(id_)
+        if value is not None:
+            for other in [each for each, (_, looked) in self._entries.items() if _value_of(looked) == value]:
+                del self._entries[other]
+        self._reads.clear()  # what is being read of others may be the same
+
+
+def _value_of(looked: Looked) -> str | None:
+    return None if looked.handle is None else looked.handle.value

@@ -301,7 +301,8 @@ class Desk:
         try:
             did = await self.core.store.invalidate(id_, value, rewarm=rewarm)
         finally:
-            self.core.cache.drop(id_)  # also if the caller was cancelled: the store may have done it
+            # Also if the caller was cancelled: the store may have done it.
+            self.core.cache.refuse(id_, value)
             self.pump.hint()
         if did:
             self.core.events.emit(MediaInvalidated(id_))

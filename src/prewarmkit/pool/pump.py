@@ -303,8 +303,11 @@ class Pump:
         while True:
             try:
                 async with self.core.store.wakeups() as hints:
-                    async for _ in hints:
-                        self.hint()
+                    async for hint in hints:
+                        if hint is None or hint.is_due:
+                            self.hint()
+                        if hint is not None:
+                            self.core.cache.heed(hint.changed)
                         await self._look_at_others()
             except StoreError as error:
                 logger.error("wake-ups: %s", error)  # noqa: TRY400 - the message says all

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from prewarmkit.stores.base import Counts as Counts
     from prewarmkit.stores.base import Enqueued as Enqueued
     from prewarmkit.stores.base import Failed as Failed
+    from prewarmkit.stores.base import Hint as Hint
     from prewarmkit.stores.base import Job as Job
     from prewarmkit.stores.base import KeyValue as KeyValue
     from prewarmkit.stores.base import Lease as Lease
@@ -31,6 +32,7 @@ __all__ = [
     "Counts",
     "Enqueued",
     "Failed",
+    "Hint",
     "Job",
     "KeyValue",
     "Lease",
@@ -55,6 +57,7 @@ _DEFINED_IN = {
             "Counts",
             "Enqueued",
             "Failed",
+            "Hint",
             "Job",
             "KeyValue",
             "Lease",

@@ -177,6 +177,19 @@ class Turn:
 
 
 @frozen(kw_only=True)
+class Hint:
+    """What a store tells whoever listens, of its own process's changes or of others'.
+
+    Attributes:
+        is_due: Rows may have become due.
+        changed: Rows whose handle is not what it was: refused, or of another version. ``None``: any may be.
+    """
+
+    is_due: bool = True
+    changed: Collection[MediaId] | None = ()
+
+
+@frozen(kw_only=True)
 class Row:
     """One row, for people who look.
 
@@ -361,8 +374,8 @@ class MediaStore(Protocol):
         """Remove ready or failed rows untouched for ``older_than`` seconds; return how many. As for `requeue`."""
         ...
 
-    def wakeups(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
-        """A stream of hints that rows may have become due; it may miss some, and may be silent."""
+    def wakeups(self) -> AbstractAsyncContextManager[AsyncIterator[Hint | None]]:
+        """A stream of hints; it may miss some, and may be silent. ``None`` is a plain `Hint`."""
         ...
 
     def budget(self, name: str) -> Budget:

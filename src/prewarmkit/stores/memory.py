@@ -21,6 +21,7 @@ from prewarmkit.stores.base import (
     Counts,
     Enqueued,
     Failed,
+    Hint,
     Job,
     KeyValue,
     Lease,
@@ -380,7 +381,7 @@ class MemoryStore:
 
     # ── services ─────────────────────────────────────────────────────────────
 
-    def wakeups(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
+    def wakeups(self) -> AbstractAsyncContextManager[AsyncIterator[Hint]]:
         """See `MediaStore.wakeups`."""
         return self._wakeups.listen()
 

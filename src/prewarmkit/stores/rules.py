@@ -20,6 +20,7 @@ __all__ = [
     "background_share",
     "handle_of",
     "in_turns",
+    "is_awaited",
     "is_new_version",
     "live_in_a_row",
     "merged",
@@ -110,6 +111,11 @@ def in_turns(live: Sequence[T], background: Sequence[T], in_a_row: int) -> list[
         place = first + n * LIVE_IN_A_ROW
         ordered += [row, *live[place : place + LIVE_IN_A_ROW]]
     return ordered + list(live[first + len(background) * LIVE_IN_A_ROW :])
+
+
+def is_awaited(outcome: Outcome) -> bool:
+    """Whether an outcome ends a row that somebody waits for, in whichever process."""
+    return outcome.lease.priority == LIVE_PRIORITY and isinstance(outcome, Succeeded | Failed)
 
 
 def background_share(most: int, in_a_row: int) -> int:

@@ -23,6 +23,7 @@ from prewarmkit.media import MediaKind
 from prewarmkit.stores.base import (
     Counts,
     Enqueued,
+    Hint,
     Job,
     KeyValue,
     Lease,
@@ -281,7 +282,7 @@ class SqliteStore:
 
     # ── services ─────────────────────────────────────────────────────────────
 
-    def wakeups(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
+    def wakeups(self) -> AbstractAsyncContextManager[AsyncIterator[Hint]]:
         """See `MediaStore.wakeups`; changes by other processes are found by polling."""
         return self._wakeups.listen()
 

@@ -1,4 +1,4 @@
-"""Hints that rows may have become due, for the pools that share a store object."""
+"""Hints to the pools that share a store object: that rows may be due, that handles changed."""
 
 from __future__ import annotations
 
@@ -6,36 +6,66 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
-from anyio.streams.memory import MemoryObjectSendStream
 from attrs import define, field
 
-__all__ = ["Wakeups"]
+from prewarmkit.stores.base import Hint
+
+__all__ = ["DUE", "Wakeups"]
+
+DUE = Hint()
+_MOST_CHANGED = 1_000
+
+
+@define(eq=False)
+class _Mailbox:
+    """One listener's: it finds one hint, whatever has come since it last looked."""
+
+    hint: Hint | None = None
+    event: anyio.Event = field(factory=anyio.Event)
+
+    def put(self, hint: Hint) -> None:
+        self.hint = hint if self.hint is None else _both(self.hint, hint)
+        self.event.set()
+
+    def __aiter__(self) -> AsyncIterator[Hint]:
+        return self
+
+    async def __anext__(self) -> Hint:
+        while self.hint is None:
+            await self.event.wait()
+            self.event = anyio.Event()
+        hint, self.hint = self.hint, None
+        return hint
 
 
 @define(eq=False)
 class Wakeups:
-    """One hint for any number of changes: a listener that has one waiting gets no second."""
+    """Whoever listens."""
 
-    _listeners: list[MemoryObjectSendStream[None]] = field(
-        init=False, factory=list[MemoryObjectSendStream[None]]
-    )
+    _mailboxes: list[_Mailbox] = field(init=False, factory=list[_Mailbox])
 
-    def notify(self) -> None:
-        """Wake every listener; never waits."""
-        for listener in self._listeners:
-            try:
-                listener.send_nowait(None)
-            except anyio.WouldBlock:
-                continue  # it has a hint waiting, and one is as good as two
+    def notify(self, hint: Hint = DUE) -> None:
+        """Tell every listener; never waits."""
+        for mailbox in self._mailboxes:
+            mailbox.put(hint)
 
     @asynccontextmanager
-    async def listen(self) -> AsyncGenerator[AsyncIterator[None]]:
+    async def listen(self) -> AsyncGenerator[AsyncIterator[Hint]]:
         """A stream of hints."""
-        send, receive = anyio.create_memory_object_stream[None](1)
-        self._listeners.append(send)
+        mailbox = _Mailbox()
+        self._mailboxes.append(mailbox)
         try:
-            yield receive
+            yield mailbox
         finally:
-            self._listeners.remove(send)
-            send.close()
-            receive.close()
+            self._mailboxes.remove(mailbox)
+
+
+def _both(one: Hint, other: Hint) -> Hint:
+    """One hint that says what two say."""
+    changed = None
+    if one.changed is not None and other.changed is not None:
+        changed = (
+            {*one.changed, *other.changed} if one.changed and other.changed else one.changed or other.changed
+        )
+        changed = changed if len(changed) <= _MOST_CHANGED else None
+    return Hint(is_due=one.is_due or other.is_due, changed=changed)

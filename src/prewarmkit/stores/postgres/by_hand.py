@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from attrs import frozen
 from psycopg.rows import TupleRow
 
 from prewarmkit.media import MediaKind
 from prewarmkit.stores.base import MediaId
 from prewarmkit.stores.lifecycle import State
+from prewarmkit.stores.postgres.hints import payloads_of
 from prewarmkit.stores.postgres.link import Link, Session
 from prewarmkit.stores.postgres.rows import id_arrays, text_array
 
-__all__ = ["LOCK_SECONDS", "purge", "refuse", "requeue"]
+__all__ = ["LOCK_SECONDS", "Refusal", "purge", "refuse", "requeue"]
 
 LOCK_SECONDS = 5.0
 """Most that a change waits for a row that somebody has locked, before it says so."""
@@ -26,19 +28,44 @@ _WINDOW = 5_000
 _BEFORE_ALL = ("", "", "")
 
 
-async def refuse(link: Link, id: MediaId, value: str | None, *, rewarm: bool) -> tuple[bool, bool]:  # noqa: A002
-    """Take a handle back: whether the row is gone, or due again."""
+@frozen
+class Refusal:
+    """What a refusal did.
+
+    Attributes:
+        did: Whether the row had the handle.
+        is_due: Whether rows are due again.
+        changed: The rows that had it: that one, and others of its content.
+    """
+
+    did: bool
+    is_due: bool
+    changed: Collection[MediaId]
+
+
+async def refuse(
+    link: Link,
+    id: MediaId,  # noqa: A002
+    value: str | None,
+    *,
+    rewarm: bool,
+    channel: str | None,
+) -> Refusal:
+    """Take a handle back, and tell those on the channel at the commit."""
     place = (id.target, id.key, id.kind.value, value)
 
-    async def refuse(session: Session) -> tuple[int, int]:
+    async def refuse(session: Session) -> Refusal:
         async with session.transaction(lock_seconds=LOCK_SECONDS):
             # Whoever waits for somebody's change in here finds the row as it was left, and nothing comes between.
             await session.rows("lock", *id_arrays([id]), "{NULL}")
-            dropped = 0 if rewarm else await session.change("drop", *place)
-            return dropped, 0 if dropped else await session.change("refuse", *place)
+            dropped = [] if rewarm else await session.rows("drop", *place)
+            rows = dropped or await session.rows("refuse", *place)
+            changed = [MediaId(target, key, MediaKind(kind)) for _, target, key, kind in rows]
+            if changed and channel is not None:
+                await session.rows("notify_all", channel, text_array(payloads_of(changed)))
+            return Refusal(any(row[0] for row in rows), bool(rows) and not dropped, changed)
 
-    dropped, refused = await link.call(refuse)
-    return bool(dropped), bool(refused)
+    return await link.call(refuse)
 
 
 async def requeue(

@@ -10,7 +10,7 @@ Decides as `prewarmkit.stores.rules` says. This file knows no connection.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, frozen
@@ -20,6 +20,7 @@ from prewarmkit.media import Media, MediaKind
 from prewarmkit.stores.base import Enqueued, Job, MediaId
 from prewarmkit.stores.lifecycle import State
 from prewarmkit.stores.postgres.count import Backlog
+from prewarmkit.stores.postgres.hints import payloads_of
 from prewarmkit.stores.postgres.rows import (
     as_media,
     id_arrays,
@@ -42,13 +43,20 @@ LONGEST_ID_BYTES = 2_600  # an entry of a B-tree has a third of a page
 _TRIES = 3
 
 
-def enqueue_steps(jobs: Sequence[Job], limit: int | None = None, backlog: Backlog | None = None) -> Steps:
+def enqueue_steps(
+    jobs: Sequence[Job],
+    limit: int | None = None,
+    backlog: Backlog | None = None,
+    *,
+    channel: str | None = None,
+) -> Steps:
     """Put jobs in; to be carried out in one transaction.
 
     Args:
         jobs: What to put in.
         limit: Most rows that may be pending then, if this makes more of them.
         backlog: What is known of them, and learns.
+        channel: Where to tell, at the commit, whose handle is of another version now; ``None``: nowhere.
 
     Raises:
         QueueFull: More than ``limit`` rows would be pending: roll back.
@@ -68,6 +76,8 @@ def enqueue_steps(jobs: Sequence[Job], limit: int | None = None, backlog: Backlo
             yield from _meet(jobs, again[first : first + _BATCH], answers)
     if limit is not None and (answers.take_back or Enqueued.QUEUED in answers):
         yield from _keep_to(limit, Backlog() if backlog is None else backlog, len(jobs))
+    if channel is not None and answers.changed:
+        yield "notify_all", [channel, text_array(payloads_of(answers.changed))]
     return [answer for answer in answers if answer is not None]
 
 
@@ -110,9 +120,13 @@ class Answers(list[Enqueued | None]):
 
     Attributes:
         take_back: Whether a row that was a duplicate waits again: its version changed in somebody's hands.
+        changed: Rows that are of another version now.
     """
 
-    take_back: bool = False
+    def __init__(self, answers: Iterable[Enqueued | None]) -> None:
+        super().__init__(answers)
+        self.take_back = False
+        self.changed: set[MediaId] = set()
 
 
 _Content = tuple[str, MediaKind, str]
@@ -296,6 +310,7 @@ def _look(query: str, jobs: Sequence[Job], places: list[int]) -> Generator[Step,
 
 
 def _carry_out(jobs: Sequence[Job], plans: dict[int, _Plan], answers: Answers) -> Generator[Step, Rows]:
+    answers.changed.update(jobs[place].id for place, plan in plans.items() if plan.is_new)
     described = {place: plan.media for place, plan in plans.items() if plan.media is not None}
     if described:
         ids = id_arrays([jobs[place].id for place in described])

@@ -59,7 +59,7 @@ class HostEnqueue:
         _check(connection, psycopg.AsyncConnection)
         name_apart(connection)
         jobs = _jobs(media, target, **how)
-        answers = await self.run(connection, enqueue_steps(jobs)) if jobs else []
+        answers = await self.run(connection, enqueue_steps(jobs, channel=self.channel)) if jobs else []
         if self.channel is not None and jobs:
             await connection.execute("SELECT pg_notify(%s, '')", [self.channel], prepare=self.prepare)
         return answers
@@ -76,7 +76,7 @@ class HostEnqueue:
         _check(connection, psycopg.Connection)
         name_apart(connection)
         jobs = _jobs(media, target, **how)
-        answers = self.run_sync(connection, enqueue_steps(jobs)) if jobs else []
+        answers = self.run_sync(connection, enqueue_steps(jobs, channel=self.channel)) if jobs else []
         if self.channel is not None and jobs:
             connection.execute("SELECT pg_notify(%s, '')", [self.channel], prepare=self.prepare)
         return answers

@@ -9,7 +9,6 @@ server at its commit.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import random
 import secrets
@@ -22,10 +21,12 @@ from attrs import define, field
 from psycopg import sql
 
 from prewarmkit.errors import PrewarmKitError
+from prewarmkit.stores.base import Hint
+from prewarmkit.stores.postgres.hints import DUE, SETTLED, hint_of
 from prewarmkit.stores.postgres.session import Connection, connect
 from prewarmkit.stores.wakeups import Wakeups
 
-__all__ = ["Listener", "Notifier", "channel_of"]
+__all__ = ["Listener", "Notifier"]
 
 logger = logging.getLogger("prewarmkit.stores")
 
@@ -36,23 +37,21 @@ _ANSWER_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 30.0
 
 
-def channel_of(schema: str) -> str:
-    """The channel of a schema; a name that fits whatever the schema is called."""
-    return f"prewarmkit_{hashlib.sha256(schema.encode()).hexdigest()[:16]}"
-
-
 @define(eq=False)
 class Notifier:
     """Tells other processes, at most once a debounce."""
 
-    send: Callable[[], Awaitable[None]]
+    send: Callable[[str], Awaitable[None]]
     _last: float = field(init=False, default=float("-inf"))
     _is_coming: bool = field(init=False, default=False)
+    _payload: str = field(init=False, default=SETTLED)
     _is_leaving: asyncio.Event = field(init=False, factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(init=False, factory=set[asyncio.Task[None]])
 
-    def notify(self) -> None:
+    def notify(self, payload: str = DUE) -> None:
         """Have a hint sent soon; never waits."""
+        if payload == DUE:
+            self._payload = DUE  # whoever hears that looks for what was settled too
         if not self._is_coming:
             self._is_coming = True
             wait = max(0.0, self._last + _DEBOUNCE_SECONDS - time.monotonic())
@@ -67,8 +66,9 @@ class Notifier:
                     await self._is_leaving.wait()
         # From here on what is put in is not told by this hint: the next one may be asked for.
         self._last, self._is_coming = time.monotonic(), False
+        payload, self._payload = self._payload, SETTLED
         try:
-            await self.send()
+            await self.send(payload)
         except PrewarmKitError as error:
             logger.debug("a hint was not sent: %s", error)
 
@@ -105,7 +105,7 @@ class Listener:
     _task: asyncio.Task[None] | None = field(init=False, default=None)
 
     @asynccontextmanager
-    async def listen(self) -> AsyncGenerator[AsyncIterator[None]]:
+    async def listen(self) -> AsyncGenerator[AsyncIterator[Hint]]:
         """A stream of hints, of this process and of others."""
         self._wanted += 1
         if self._task is None:
@@ -148,7 +148,7 @@ class Listener:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 for channel in (self.channel, own):
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-            self.wakeups.notify()  # what came while nobody heard
+            self.wakeups.notify(Hint(changed=None))  # what came while nobody heard
             self.is_hearing = True
             while True:
                 if not await self._heard(connection, _PROBE_SECONDS):
@@ -163,7 +163,7 @@ class Listener:
         async for heard in connection.notifies(timeout=seconds, stop_after=1):
             did = True
             if heard.channel == self.channel:
-                self.wakeups.notify()
+                self.wakeups.notify(hint_of(heard.payload))
         return did
 
     async def _probe(self, connection: Connection, own: str) -> None:

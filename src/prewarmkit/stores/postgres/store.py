@@ -22,6 +22,7 @@ from prewarmkit.media import Media, MediaKind
 from prewarmkit.stores.base import (
     Counts,
     Enqueued,
+    Hint,
     Job,
     KeyValue,
     Lease,
@@ -37,14 +38,15 @@ from prewarmkit.stores.postgres import by_hand
 from prewarmkit.stores.postgres.budget import PostgresBudget, Sweep
 from prewarmkit.stores.postgres.count import Backlog, Waiting
 from prewarmkit.stores.postgres.enqueue import enqueue_steps
+from prewarmkit.stores.postgres.hints import SETTLED, channel_of
 from prewarmkit.stores.postgres.host import AnyConnection, HostEnqueue
 from prewarmkit.stores.postgres.link import CALL_SECONDS, Connection, HostPool, Link, Session, parsed
-from prewarmkit.stores.postgres.listen import Listener, Notifier, channel_of
+from prewarmkit.stores.postgres.listen import Listener, Notifier
 from prewarmkit.stores.postgres.queries import queries_for
 from prewarmkit.stores.postgres.rows import as_looked, as_row, place_after, text_array
 from prewarmkit.stores.postgres.schema import Schema
 from prewarmkit.stores.postgres.work import Carried, heartbeat, look_up, whole_turn
-from prewarmkit.stores.rules import states_of
+from prewarmkit.stores.rules import is_awaited, states_of
 from prewarmkit.stores.wakeups import Wakeups
 
 __all__ = ["PostgresStore"]
@@ -100,7 +102,8 @@ class PostgresStore:
         self._carried = Carried()
         self._sweep = Sweep()
         dsn = listen_dsn or (source if isinstance(source, str) else None)
-        self._listener = Listener(dsn, channel_of(schema), self._wakeups) if notify and dsn else None
+        self._channel = channel_of(schema) if notify else None
+        self._listener = Listener(dsn, self._channel, self._wakeups) if self._channel and dsn else None
         self._notifier = Notifier(self._send_hint) if notify else None
 
     def __repr__(self) -> str:
@@ -177,7 +180,7 @@ class PostgresStore:
         async def put_in(session: Session) -> list[Enqueued]:
             async with session.transaction(lock_seconds=by_hand.LOCK_SECONDS + more):
                 return await HostEnqueue(self._queries, prepare=session.prepare).run(
-                    session.connection, enqueue_steps(jobs, limit, self._backlog)
+                    session.connection, enqueue_steps(jobs, limit, self._backlog, channel=self._channel)
                 )
 
         async def put_in_or_again(session: Session) -> list[Enqueued]:
@@ -235,8 +238,7 @@ class PostgresStore:
         return answers[0] if isinstance(media, str | Media) else answers
 
     def _host_enqueue(self) -> HostEnqueue:
-        channel = channel_of(self._schema) if self._notifier else None
-        return HostEnqueue(self._queries, channel=channel, prepare=None if self._prepare else False)
+        return HostEnqueue(self._queries, channel=self._channel, prepare=None if self._prepare else False)
 
     async def turn(
         self,
@@ -257,10 +259,13 @@ class PostgresStore:
                 raise
 
         try:
-            return await self._link.call(take, is_urgent=True, seconds=(len(settle) + lease) / 1000)
+            turn = await self._link.call(take, is_urgent=True, seconds=(len(settle) + lease) / 1000)
         except BaseException:
             self._carried.add(settle)  # it may have been committed all the same
             raise
+        if self._notifier is not None and any(is_awaited(outcome) for outcome in settle):
+            self._notifier.notify(SETTLED)  # whoever asked may be another process
+        return turn
 
     async def heartbeat(self, leases: Sequence[Lease], lease_seconds: float = 60.0) -> list[Lease]:
         """See `MediaStore.heartbeat`."""
@@ -315,10 +320,12 @@ class PostgresStore:
 
     async def invalidate(self, id: MediaId, value: str | None = None, *, rewarm: bool = True) -> bool:  # noqa: A002
         """See `MediaStore.invalidate`."""
-        dropped, refused = await by_hand.refuse(self._link, id, value, rewarm=rewarm)
-        if refused:
+        refusal = await by_hand.refuse(self._link, id, value, rewarm=rewarm, channel=self._channel)
+        if refusal.changed:
+            self._wakeups.notify(Hint(is_due=False, changed=refusal.changed))
+        if refusal.is_due:
             self._tell()
-        return dropped or refused
+        return refusal.did
 
     async def requeue(
         self,
@@ -342,7 +349,7 @@ class PostgresStore:
 
     # ── services ─────────────────────────────────────────────────────────────
 
-    def wakeups(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
+    def wakeups(self) -> AbstractAsyncContextManager[AsyncIterator[Hint]]:
         """See `MediaStore.wakeups`; other processes' changes are heard by LISTEN, or found by polling."""
         return self._wakeups.listen() if self._listener is None else self._listener.listen()
 
@@ -360,8 +367,8 @@ class PostgresStore:
         if self._notifier is not None:
             self._notifier.notify()
 
-    async def _send_hint(self) -> None:
-        await self._rows("notify", channel_of(self._schema))
+    async def _send_hint(self, payload: str) -> None:
+        await self._rows("notify_all", self._channel, text_array([payload]))
 
     async def _rows(self, query: str, *values: Any) -> Sequence[Any]:
         return await self._link.read(query, *values)

@@ -87,7 +87,7 @@ named AS MATERIALIZED (
 )
 
 -- name: refuse
--- As `refused`. A row that is queued already only loses its handle.
+-- As `refused`. A row that is queued already only loses its handle. Whether it is the row named, and which.
 WITH {refused}, others AS (
     UPDATE {schema}.media_cache AS m
     SET handle = NULL, handle_kind = NULL, unique_id = NULL, weak = NULL, details = NULL, warmed_at = NULL,
@@ -95,18 +95,22 @@ WITH {refused}, others AS (
         rank = statement_timestamp() + CASE priority WHEN 0 THEN {live} ELSE priority * {ageing} END,
         reason = 'the handle was refused', updated_at = statement_timestamp()
     FROM same WHERE m.target = same.target AND m.media_key = same.media_key AND m.kind = same.kind
+    RETURNING m.target, m.media_key, m.kind
+), own AS (
+    UPDATE {schema}.media_cache AS m
+    SET handle = NULL, handle_kind = NULL, unique_id = NULL, weak = NULL, details = NULL, warmed_at = NULL,
+        expires_at = NULL, stale = false, renew_at = NULL,
+        state = CASE WHEN m.state IN ('pending', 'warming') THEN m.state ELSE 'pending' END,
+        attempts = CASE WHEN m.state IN ('pending', 'warming') THEN attempts ELSE 0 END,
+        priority = CASE WHEN m.state IN ('pending', 'warming') THEN priority ELSE 0 END,
+        due_at = CASE WHEN m.state IN ('pending', 'warming') THEN due_at ELSE statement_timestamp() END,
+        rank = CASE WHEN m.state IN ('pending', 'warming') THEN rank ELSE statement_timestamp() + {live} END,
+        reason = CASE WHEN m.state IN ('pending', 'warming') THEN reason ELSE 'the handle was refused' END,
+        updated_at = statement_timestamp()
+    FROM named WHERE m.target = named.target AND m.media_key = named.media_key AND m.kind = named.kind
+    RETURNING m.target, m.media_key, m.kind
 )
-UPDATE {schema}.media_cache AS m
-SET handle = NULL, handle_kind = NULL, unique_id = NULL, weak = NULL, details = NULL, warmed_at = NULL,
-    expires_at = NULL, stale = false, renew_at = NULL,
-    state = CASE WHEN m.state IN ('pending', 'warming') THEN m.state ELSE 'pending' END,
-    attempts = CASE WHEN m.state IN ('pending', 'warming') THEN attempts ELSE 0 END,
-    priority = CASE WHEN m.state IN ('pending', 'warming') THEN priority ELSE 0 END,
-    due_at = CASE WHEN m.state IN ('pending', 'warming') THEN due_at ELSE statement_timestamp() END,
-    rank = CASE WHEN m.state IN ('pending', 'warming') THEN rank ELSE statement_timestamp() + {live} END,
-    reason = CASE WHEN m.state IN ('pending', 'warming') THEN reason ELSE 'the handle was refused' END,
-    updated_at = statement_timestamp()
-FROM named WHERE m.target = named.target AND m.media_key = named.media_key AND m.kind = named.kind;
+SELECT true, * FROM own UNION ALL SELECT false, * FROM others;
 
 -- name: drop
 -- As `refused`, for a row that nobody wants any more.
@@ -114,10 +118,14 @@ WITH {refused}, others AS (
     DELETE FROM {schema}.media_cache AS m USING same, named
     WHERE m.target = same.target AND m.media_key = same.media_key AND m.kind = same.kind
       AND named.state IN ('ready', 'failed')
+    RETURNING m.target, m.media_key, m.kind
+), own AS (
+    DELETE FROM {schema}.media_cache AS m USING named
+    WHERE m.target = named.target AND m.media_key = named.media_key AND m.kind = named.kind
+      AND named.state IN ('ready', 'failed')
+    RETURNING m.target, m.media_key, m.kind
 )
-DELETE FROM {schema}.media_cache AS m USING named
-WHERE m.target = named.target AND m.media_key = named.media_key AND m.kind = named.kind
-  AND named.state IN ('ready', 'failed');
+SELECT true, * FROM own UNION ALL SELECT false, * FROM others;
 
 -- name: requeue
 -- $1 target, $2 kind, $3 how the reason begins, $4 keys; NULL for any. $5 target, $6 key and $7 kind of the last one
@@ -179,6 +187,6 @@ ON CONFLICT (name, key) DO UPDATE SET value = excluded.value;
 -- $1 name, $2 key.
 DELETE FROM {schema}.prewarm_state WHERE name = $1::text AND key = $2::text;
 
--- name: notify
--- $1 channel. A hint; it carries nothing.
-SELECT pg_notify($1::text, '');
+-- name: notify_all
+-- $1 channel, $2 payloads. Hints, which go out at the commit.
+SELECT pg_notify($1::text, payload) FROM unnest($2::text[]) AS o (payload);
