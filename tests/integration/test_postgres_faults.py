@@ -504,7 +504,7 @@ async def test_an_enqueue_that_an_open_transaction_blocks_says_so_soon(
     store: PostgresStore, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of it is kept, its connections are, and it succeeds once the other has ended."""
-    monkeypatch.setattr("prewarmkit.stores.postgres.store._LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("prewarmkit.stores.postgres.by_hand.LOCK_SECONDS", 0.2)
     await store.enqueue([job("there.png")])
     with psycopg.connect(postgres_dsn) as host:
         store.enqueue_in_sync(host, "a.png", target="bot")

@@ -362,8 +362,7 @@ class MemoryStore:
             and (reason is None or (row.reason or "").startswith(reason))
             and (keys is None or row.id.key in keys)
         )
-        rows = list(islice(chosen, limit))
-        for row in rows:
+        for row in (rows := list(islice(chosen, limit))):
             self._table.move(row, Move.REQUEUE, now)
             self._table.schedule(row, now, now)
         if rows:

@@ -9,7 +9,6 @@ import anyio
 import pytest
 
 from prewarmkit.budget import Window
-from prewarmkit.errors import QueueFull
 from prewarmkit.media import MediaKind, Warmed
 from prewarmkit.stores.base import (
     Enqueued,
@@ -48,42 +47,6 @@ class StoreCacheContract(StoreSuite):
         """One key under another kind or target is another row."""
         jobs = [job(), job(kind="document"), job(target="other")]
         assert await store.enqueue(jobs) == [Enqueued.QUEUED] * 3
-
-    async def test_a_bound_refuses_the_whole_call_and_puts_nothing_in(self, store: MediaStore) -> None:
-        """Over the limit enqueue raises QueueFull; duplicates need no room."""
-        await store.enqueue([job("1"), job("2")], limit=2)
-        with pytest.raises(QueueFull):
-            await store.enqueue([job("3")], limit=2)
-        with pytest.raises(QueueFull):
-            await store.enqueue([job("1"), job("3"), job("4")], limit=3)
-        assert await store.enqueue([job("1"), job("2")], limit=2) == [Enqueued.DUPLICATE] * 2
-        assert sum((await store.counts()).values()) == 2
-
-    async def test_a_bound_counts_what_another_version_takes_out_of_somebodys_hands(
-        self, store: MediaStore
-    ) -> None:
-        """That row waits again, though it answers as a duplicate; one that waits already needs no room."""
-        await store.enqueue([job("1", etag="1")])
-        await self.lease(store)
-        await store.enqueue([job("2", etag="1")], limit=1)
-        with pytest.raises(QueueFull):
-            await store.enqueue([job("1", etag="2")], limit=1)
-        assert await store.enqueue([job("2", etag="2")], limit=1) == [Enqueued.DUPLICATE]
-
-    async def test_many_at_once_never_pass_a_bound(self, store: MediaStore) -> None:
-        """Each call counts what the others have put in; none is put in by half."""
-        refused: list[int] = []
-
-        async def enqueue(nth: int) -> None:
-            try:
-                await store.enqueue([job(f"{nth}-{n}") for n in range(5)], limit=23)
-            except QueueFull:
-                refused.append(nth)
-
-        async with anyio.create_task_group() as group:
-            for nth in range(12):
-                group.start_soon(enqueue, nth)
-        assert (len(refused), sum((await store.counts()).values())) == (8, 20)
 
     async def test_a_ready_medium_answers_ready(self, store: MediaStore) -> None:
         """Nothing is done twice."""
