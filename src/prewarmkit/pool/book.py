@@ -14,7 +14,7 @@ from prewarmkit.pool.health import Health
 from prewarmkit.pool.state import Pause
 from prewarmkit.targets.base import WarmTarget
 
-__all__ = ["TargetBook", "TargetResolver", "Targets"]
+__all__ = ["TargetBook", "TargetDirectory", "TargetResolver", "Targets"]
 
 _RESOLVED_SECONDS = 300.0
 
@@ -28,6 +28,19 @@ class TargetResolver(Protocol):
 
         Raises:
             UnknownTarget: There is none.
+        """
+        ...
+
+
+@runtime_checkable
+class TargetDirectory(TargetResolver, Protocol):
+    """A resolver that also finds a target by the id in its rows, so that a pool goes on with a backlog unasked."""
+
+    async def by_id(self, id: str) -> WarmTarget:  # noqa: A002
+        """The target of that `WarmTarget.id`. Asked once for each id that rows wait for and nobody has named.
+
+        Raises:
+            UnknownTarget: There is none here: rows of another pool. Asked again after five minutes.
         """
         ...
 
@@ -91,6 +104,31 @@ class TargetBook:
     def by_id(self, id_: str) -> WarmTarget:
         """The target of a row that was leased for this pool."""
         return self._by_id[id_]
+
+    def knows(self, id_: str) -> bool:
+        """Whether a target of that id is known now."""
+        return id_ in self._by_id
+
+    @property
+    def can_meet(self) -> bool:
+        """Whether the resolver finds targets by id."""
+        return isinstance(self._resolver, TargetDirectory)
+
+    async def meet(self, id_: str) -> bool:
+        """Ask the resolver for the target of an id; whether it is known from now on and was not before.
+
+        Raises:
+            UnknownTarget: It has none.
+        """
+        if not isinstance(self._resolver, TargetDirectory):
+            return False
+        target = await self._resolver.by_id(id_)
+        if not isinstance(target, WarmTarget) or target.id != id_:
+            raise UnknownTarget(f"The resolver has no target of the id {id_!r}.")
+        if id_ in self._by_id:
+            return False  # somebody named it meanwhile
+        self._add(target)
+        return True
 
     async def find(self, target: WarmTarget | str | None) -> WarmTarget:
         """The target that a call means.

@@ -223,6 +223,8 @@ class Life:
         try:
             with batch.scope:  # a stop may end it
                 leased = await pump.turn(most)
+                if leased < most and await pump.strangers.meet():
+                    leased += await pump.turn(most - leased)
                 async with anyio.create_task_group() as group:
                     for keep_going in (pump.beat, pump.tell, pump.crew.watch):
                         group.start_soon(keep_going)
@@ -256,7 +258,7 @@ class Life:
         core.events.emit(PoolStarted(pump.crew.concurrency))
         try:
             async with anyio.create_task_group() as group:
-                for keep_going in (pump.beat, pump.hear, pump.crew.watch):
+                for keep_going in (pump.beat, pump.hear, pump.crew.watch, pump.strangers.run):
                     group.start_soon(keep_going)
                 pump.crew.open(group)
                 await pump.run()

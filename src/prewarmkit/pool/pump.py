@@ -25,6 +25,7 @@ from prewarmkit.pool.events import PoolPaused, PoolResized, PoolResumed, StoreTr
 from prewarmkit.pool.ledger import tell, tell_lost
 from prewarmkit.pool.rack import Rack
 from prewarmkit.pool.state import Verdict
+from prewarmkit.pool.strangers import Strangers
 from prewarmkit.stores.base import Lease, MediaId, Outcome, Released, Retry, Succeeded, Turn
 
 __all__ = ["LIVE_ROOM", "Pump", "Settled"]
@@ -55,6 +56,7 @@ class Pump:
     rack: Rack = field(init=False)
     crew: Crew = field(init=False)
     demand: Demand = field(init=False)
+    strangers: Strangers = field(init=False)
     bell: Bell = field(init=False, factory=Bell)
     turned: Tide = field(init=False, factory=Tide)
     held: dict[MediaId, Lease] = field(init=False, factory=dict[MediaId, Lease])
@@ -82,13 +84,15 @@ class Pump:
             core.settings.live_workers,
         )
         self.demand = Demand(core, self.rack, self.crew, self.held, self._outbox)
+        self.strangers = Strangers(core.book, core.clock, self.hint)
 
     # ── turns ────────────────────────────────────────────────────────────────
 
     async def turn(self, lease: int, targets: Collection[str] | None = None) -> int:
         """Settle what waits and lease up to ``lease`` rows onto the rack, or as many as it holds; how many came."""
         core, demand = self.core, self.demand
-        lease = min(lease, self.rack.size - len(self.rack))
+        # While no target is known, one of nobody's: so the store sweeps, and what a dead process held waits again.
+        lease = min(lease, self.rack.size - len(self.rack)) if core.book.ids else 1
         asked, hints = core.book.awake() if targets is None else targets, demand.hints
         if self._deferred and core.clock() >= self._deferred_until:
             self._outbox[:0] = self._deferred
@@ -108,6 +112,7 @@ class Pump:
         self._apply(self._put_aside(batch, turn.deferred), turn.lost)
         self._stock(turn.leased)
         self._share_out()
+        self.strangers.note(turn.waiting)
         core.recorder.pending = self._pending(turn)
         self.turned.turn()
         return came

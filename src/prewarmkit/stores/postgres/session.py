@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from attrs import define, field
@@ -27,6 +27,7 @@ from prewarmkit.errors import ConfigurationError
 __all__ = ["Connection", "Session", "close", "connect", "is_idle", "name_apart", "parsed"]
 
 Connection = psycopg.AsyncConnection[Any]
+T = TypeVar("T")
 
 _CONNECT_SECONDS = 10
 # A peer that vanished shows by what it does not acknowledge; where nothing is under way, by probes.
@@ -121,15 +122,19 @@ class Session:
             raise
         await self.connection.commit()
 
-    async def _run(self, query: str, values: tuple[Any, ...]) -> psycopg.AsyncRawCursor[TupleRow]:
+    async def again_unprepared(self, run: Callable[[], Awaitable[T]]) -> T:
+        """Do something, and once more without prepared statements if one of them got lost."""
         try:
-            return await self._say(query, values)
+            return await run()
         except psycopg.Error as error:
             # On its own it can be said again at once, whatever the call has committed before it.
             if not self.loses(error) or not is_idle(self.connection):
                 raise
         self.prepare = False
-        return await self._say(query, values)
+        return await run()
+
+    async def _run(self, query: str, values: tuple[Any, ...]) -> psycopg.AsyncRawCursor[TupleRow]:
+        return await self.again_unprepared(lambda: self._say(query, values))
 
     async def _say(self, query: str, values: tuple[Any, ...]) -> psycopg.AsyncRawCursor[TupleRow]:
         if not self.is_pinned or not is_idle(self.connection):

@@ -357,9 +357,13 @@ async def heartbeat(session: Session, leases: Sequence[Lease], lease_seconds: fl
 
 async def _planned(session: Session, query: str, *values: Any) -> Cursor:
     """Run one query of a turn, alone."""
-    async with session.together():
-        await session.send("plan")
-        return await session.send(query, *values)
+
+    async def run() -> Cursor:
+        async with session.together():
+            await session.send("plan")
+            return await session.send(query, *values)
+
+    return await session.again_unprepared(run)
 
 
 async def look_up(session: Session, ids: Sequence[MediaId]) -> dict[MediaId, Looked]:
