@@ -84,12 +84,14 @@ async def test_a_target_that_was_down_is_asked_by_one_medium_before_all_the_othe
     """Twenty wait, eight workers are free: one goes; when it works they all do."""
     state = {"down": True}
     target.script = lambda _media, _nth: TargetDown("revoked") if state["down"] else None
-    settings = PoolSettings(concurrency=8, down_seconds=0.1, poll_interval_seconds=0.05)
+    settings = PoolSettings(concurrency=8, down_seconds=0.4, poll_interval_seconds=0.05)
     async with PrewarmPool(source, target, settings=settings) as pool:
         await pool.enqueue_many(map(str, range(20)))
-        await eventually(lambda: pool.stats().targets["bot"].is_down)
+        # Those that were under way have ended too: what comes now is the probe.
+        await eventually(lambda: pool.stats().targets["bot"].is_down and not pool.stats().processing)
         target.calls.clear()
-        await eventually(lambda: len(target.calls) == 1)  # the probe, which finds it down still
+        # The probe, which finds it down still.
+        await eventually(lambda: len(target.calls) == 1 and not target.running)
         target.gate = anyio.Event()
         state["down"] = False
         await eventually(lambda: len(target.calls) == 2)
