@@ -42,7 +42,7 @@ MESSAGES: dict[MediaKind, dict[str, Any]] = {
 
 
 def picked(given: dict[str, Any], asked: MediaKind | str, sent: int = 100) -> Warmed:
-    return pick(given, asked=MediaKind.parse(asked), sent=sent, sha256="ab" * 32)
+    return pick(given, asked=MediaKind.parse(asked), sent=sent, source={"etag": "e1", "sha256": None})
 
 
 @pytest.mark.parametrize("kind", list(MediaKind))
@@ -136,4 +136,5 @@ def test_the_details_can_be_stored_in_a_row() -> None:
     for kind in MediaKind:
         details = dict(picked(MESSAGES[kind], kind).details)
         assert json.loads(json.dumps(details)) == details
-        assert (details["sha256"], details["bytes_sent"], details["route"]) == ("ab" * 32, 100, "multipart")
+        assert (details["source_etag"], details["bytes_sent"], details["route"]) == ("e1", 100, "multipart")
+        assert "source_sha256" not in details

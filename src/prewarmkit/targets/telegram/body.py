@@ -1,4 +1,4 @@
-"""The body of one upload: framing round a source's bytes, counted and hashed on the way.
+"""The body of one upload: framing round a source's bytes, counted on the way, and hashed where a digest is expected.
 
 Owns the rule that an upload is finished only if every promised byte was there. It never
 holds more than the chunk in hand, and knows nothing of HTTP or of Telegram's answers.
@@ -48,7 +48,8 @@ class UploadBody:
         self._key = key
         self._size = size
         self._expected = sha256.lower() if sha256 is not None else None
-        self._digest: Any = hashlib.sha256()
+        # A digest that nothing is compared with would be an eighth of what a medium costs.
+        self._digest: Any = None if sha256 is None else hashlib.sha256()
         self._is_begun = False
         self._chunks: AsyncIterator[bytes] | None = None
 
@@ -58,9 +59,9 @@ class UploadBody:
         return self._framing.content_length(self._size)
 
     @property
-    def sha256(self) -> str:
-        """Hex digest of the file's bytes handed over so far."""
-        return str(self._digest.hexdigest())
+    def sha256(self) -> str | None:
+        """Hex digest of the file's bytes handed over so far; ``None``: none is expected."""
+        return None if self._digest is None else str(self._digest.hexdigest())
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -85,7 +86,8 @@ class UploadBody:
         except Exception as error:
             self.failure = error
             raise
-        self._digest.update(chunk)
+        if self._digest is not None:
+            self._digest.update(chunk)
         self.sent += len(chunk)
         return chunk
 

@@ -6,6 +6,7 @@ of a photo counts, and what makes a handle weak.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, cast
 
@@ -122,7 +123,7 @@ def _variant(size: dict[str, Any]) -> dict[str, Any]:
     return {name: size[name] for name in names if name in size}
 
 
-def pick(message: dict[str, Any], *, asked: MediaKind, sent: int, sha256: str) -> Warmed:
+def pick(message: dict[str, Any], *, asked: MediaKind, sent: int, source: Mapping[str, str | None]) -> Warmed:
     """The handle in ``message``, with the reasons not to trust it.
 
     A message without a file gives an empty handle and a reason that says so: it was sent,
@@ -132,7 +133,7 @@ def pick(message: dict[str, Any], *, asked: MediaKind, sent: int, sha256: str) -
         message: The ``Message`` object that was answered.
         asked: The kind that was asked for.
         sent: Bytes of the file that were sent.
-        sha256: Their hex digest.
+        source: What is known of where they came from: ``etag``, ``sha256``.
     """
     found = _find(message)
     file = found.file or {}
@@ -142,7 +143,7 @@ def pick(message: dict[str, Any], *, asked: MediaKind, sent: int, sha256: str) -
         "kind_requested": asked.value,
         "message_id": _whole(message.get("message_id")),
         "chat_id": cast("dict[str, Any]", chat).get("id") if isinstance(chat, dict) else None,
-        "sha256": sha256,
+        **{f"source_{name}": fact for name, fact in source.items() if fact is not None},
         "bytes_sent": sent,
         "bytes_reported": file.get("file_size"),
         "mime_reported": file.get("mime_type"),

@@ -243,7 +243,8 @@ class TelegramTarget:
             raise await self._refused(answer, media, chat_id, may_be_done=body.tail_sent)
         if answer.message is None:
             raise Transient(f"{media.key!r}: Telegram answered with no message.", outcome_unknown=True)
-        return pick(answer.message, asked=media.kind, sent=body.sent, sha256=body.sha256)
+        source = {"etag": info.etag, "sha256": body.sha256}
+        return pick(answer.message, asked=media.kind, sent=body.sent, source=source)
 
     async def _post(
         self, transport: Transport, method: str, body: UploadBody, content_type: str
