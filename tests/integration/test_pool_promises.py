@@ -23,7 +23,7 @@ from prewarmkit.media import Warmed
 from prewarmkit.stores import MediaStore, MemoryStore, PostgresStore, SqliteStore, State
 from prewarmkit.stores.lifecycle import AGEING_SECONDS
 from prewarmkit.stores.rules import priority_of
-from prewarmkit.targets import Transient
+from prewarmkit.targets import RateLimited, Transient
 from prewarmkit.testing.clock import FakeClock
 from prewarmkit.testing.stand_ins import ScriptedTarget, UnreadSource
 
@@ -172,6 +172,89 @@ async def test_background_work_goes_on_though_live_requests_never_end() -> None:
             await pool.process_batch(1)
         assert sum(key.startswith("background") for key in simulation.begun) == 10
         assert sum(key.startswith("live") for key in simulation.begun) == 90
+
+
+# ── fair shares ──────────────────────────────────────────────────────────────
+
+
+async def steady_rate(store: MediaStore, seconds: float, *, is_limited: bool) -> float:
+    """Media a second of a target that works, beside one that answers 429 to all, or alone."""
+
+    def refuse(_media: Media, _nth: int) -> RateLimited:
+        return RateLimited("429", 1)
+
+    steady, limited = HonestTarget(0.01, "steady"), ScriptedTarget(id="limited", script=refuse)
+    settings = PoolSettings(concurrency=4, max_queue=60_000, poll_interval_seconds=0.2, autostart=False)
+    async with PrewarmPool(UnreadSource(), [limited, steady], store, settings=settings) as pool:
+        media = int(4 / steady.seconds * seconds)  # more than can be done
+        for first in range(0, media, 1000):
+            keys = [f"{is_limited}/{first + n}.jpg" for n in range(1000)]
+            await pool.enqueue_many(keys, target=steady.id)
+            if is_limited:
+                await pool.enqueue_many(keys, target=limited.id)
+        await pool.start()
+        await anyio.sleep(seconds)
+        rate = len(steady.ends) / seconds
+        await pool.stop()
+    if is_limited:
+        assert len(limited.calls) >= seconds / 2  # it was asked again all the time
+    await store.purge(older_than=0)
+    return rate
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite", "postgres"])
+@pytest.mark.parametrize(
+    ("seconds", "share"), [(2, 0.8), pytest.param(60, 0.95, marks=pytest.mark.slow)], ids=["2s", "60s"]
+)
+def test_a_minute_at_429_costs_the_others_less_than_a_twentieth(
+    tmp_path: Path, request: pytest.FixtureRequest, store: str, seconds: float, share: float
+) -> None:
+    """One target is rate limited the whole time, with as large a backlog; the short form leaves room for a busy machine."""
+    rates: list[float] = []
+
+    async def run() -> None:
+        async with opened_store(store, tmp_path, lambda: request.getfixturevalue("postgres_dsn")) as opened:
+            rates[:] = [
+                await steady_rate(opened, seconds, is_limited=is_limited) for is_limited in (False, True)
+            ]
+
+    anyio.run(run)
+    alone, beside = rates
+    print(f"{store}: {alone:.0f}/s alone, {beside:.0f}/s beside one at 429: {beside / alone:.3f}")  # noqa: T201 - `pytest -s` shows it
+    assert beside >= share * alone
+
+
+# ── hit rates ────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite", "postgres"])
+@pytest.mark.parametrize("percent", [60, 75, 90])
+def test_what_was_warmed_ahead_is_what_is_hit(
+    tmp_path: Path, request: pytest.FixtureRequest, store: str, percent: int
+) -> None:
+    """The hit rates that the original planned are a matter of what is queued ahead, and the figures tell them as they are."""
+
+    async def run() -> None:
+        async with opened_store(store, tmp_path, lambda: request.getfixturevalue("postgres_dsn")) as opened:
+            settings = PoolSettings(max_queue=1000, lookup_cache_seconds=60)
+            async with PrewarmPool(UnreadSource(), ScriptedTarget(), opened, settings=settings) as pool:
+                keys = [f"{n:03}.jpg" for n in range(200)]
+                random.Random(3).shuffle(keys)
+                ahead = set(keys[: len(keys) * percent // 100])
+                await pool.enqueue_many(sorted(ahead))
+                await pool.join(timeout=30)
+                for _ in range(2):  # from the table, then from memory
+                    found = {key for key in keys if await pool.lookup(key) is not None}
+                    assert found == ahead
+                assert pool.stats().cache_hit_rate == percent / 100
+                # What nobody queued ahead is asked for once and warm the next time.
+                for key in keys:
+                    await pool.warm(key, timeout=10)
+                before = pool.stats()
+                assert all([await pool.lookup(key) for key in keys])
+                assert pool.stats().cache_hits - before.cache_hits == len(keys)
+
+    anyio.run(run)
 
 
 # ── a large load ─────────────────────────────────────────────────────────────
