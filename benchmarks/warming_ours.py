@@ -1,4 +1,4 @@
-"""Our side of the end-to-end benchmark: ``python warming_ours.py fast|direct``, and a task by standard input."""
+"""Our side of the end-to-end benchmark: ``python warming_ours.py fast|direct [unverified]``, and a task by standard input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prewarmkit.targets import TelegramTarget
 from prewarmkit.transports import FastTransport, Transport
 
 
-async def main(task: side.Task, transport_name: str) -> None:
+async def main(task: side.Task, transport_name: str, *, verify: bool) -> None:
     async with AsyncExitStack() as stack:
         transport: Transport | None = None  # each makes one of its own, which is the default
         if transport_name == "fast":
@@ -24,6 +24,7 @@ async def main(task: side.Task, transport_name: str) -> None:
                 bucket=side.BUCKET,
                 credentials=Credentials(task.access_key_id, task.secret_access_key),
                 transport=transport,
+                verify=verify,
             )
         )
         bot = await stack.enter_async_context(
@@ -49,4 +50,4 @@ async def main(task: side.Task, transport_name: str) -> None:
 
 
 if __name__ == "__main__":
-    side.run(main(side.task(), sys.argv[1]))
+    side.run(main(side.task(), sys.argv[1], verify="unverified" not in sys.argv))

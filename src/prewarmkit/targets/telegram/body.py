@@ -71,31 +71,39 @@ class UploadBody:
             raise self.failure
         if self.tail_sent:
             raise StopAsyncIteration
-        if not self._is_begun:
-            self._is_begun = True
-            return self._framing.head
         try:
             if self._chunks is None:
                 self._chunks = aiter(self._reader)
-            chunk = await self._next_chunk(self._chunks)
-            if chunk is None:
-                self._check_whole()
-                self.tail_sent = True
-                return self._framing.tail
-            self._check_room(chunk)
+            return await self._next_piece(self._chunks)
         except Exception as error:
             self.failure = error
             raise
-        if self._digest is not None:
-            self._digest.update(chunk)
-        self.sent += len(chunk)
-        return chunk
 
     async def aclose(self) -> None:
         """Let go of the source's iterator, read to its end or not."""
         close = getattr(self._chunks, "aclose", None)
         if close is not None:
             await close()
+
+    async def _next_piece(self, chunks: AsyncIterator[bytes]) -> bytes:
+        """The next chunk: the first with the head, the last with the tail, once the source has said that nothing follows."""
+        chunk = await self._next_chunk(chunks) or b""
+        self._take(chunk)
+        piece = chunk if self._is_begun else self._framing.head + chunk
+        self._is_begun = True
+        if chunk and self.sent < self._size:
+            return piece
+        if chunk and (more := await self._next_chunk(chunks)) is not None:
+            self._take(more)
+        self._check_whole()
+        self.tail_sent = True
+        return piece + self._framing.tail
+
+    def _take(self, chunk: bytes) -> None:
+        self._check_room(chunk)
+        if self._digest is not None:
+            self._digest.update(chunk)
+        self.sent += len(chunk)
 
     async def _next_chunk(self, chunks: AsyncIterator[bytes]) -> bytes | None:
         with source_failures(self._key):

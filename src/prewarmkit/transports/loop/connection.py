@@ -28,6 +28,7 @@ _READ_BYTES = 128 * 1024
 # Of an answer that nobody reads yet: reading stops above the first and goes on below the second.
 _HELD_BYTES = 256 * 1024
 _RESUME_BYTES = 64 * 1024
+_JOINED_BYTES = 128 * 1024  # of a body, sent together with the head
 
 
 class LoopConnection(asyncio.BufferedProtocol):
@@ -86,11 +87,11 @@ class LoopConnection(asyncio.BufferedProtocol):
         answer.begin(is_head=method == "HEAD")
         if self.is_ended:
             self._break("the server closed it")
-        self._write(head)
         if body is None:
+            self._write(head)
             self._is_sent = True
         else:
-            await self._send(body)
+            await self._send(head, body)
         while not answer.is_answered:
             if self._fault is not None:
                 raise TransportError(self._fault, request_sent=self.has_written)
@@ -158,20 +159,26 @@ class LoopConnection(asyncio.BufferedProtocol):
         what = "stopped sending in the middle of a body" if is_inside else "was silent for too long"
         self._fail(f"{self.origin} {what}: raise stall_timeout, or look at the network.")
 
-    async def _send(self, body: AsyncIterable[bytes]) -> None:
+    async def _send(self, head: bytes, body: AsyncIterable[bytes]) -> None:
         answer = self.answer
         async for piece in body:
             if answer.is_answered or self._fault is not None:
                 return  # there is no one left to read the rest
-            self._write(piece)
+            if head and len(piece) <= _JOINED_BYTES:
+                self._write(head + piece)  # to send it by itself costs more than to copy this
+            else:
+                self._write(head)
+                self._write(piece)
+            head = b""
             if self._can_write:
                 await asyncio.sleep(0)  # a fast socket must not keep the loop from the answer
             while not (self._can_write or answer.is_answered or self._fault is not None):
                 await self._watch.wait(self)
+        self._write(head)
         self._is_sent = True
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None and not self.is_ended:
+        if data and self._transport is not None and not self.is_ended:
             self.has_written = True
             self._transport.write(data)
 
