@@ -129,3 +129,13 @@ async def test_a_large_object_is_held_to_its_etag(of: bytes) -> None:
         assert got == CONTENT
         async with r2.open("k", verify=False) as obj:
             assert await obj.read() == CONTENT
+        async with R2Client(
+            endpoint=server.url, bucket="media", credentials=credentials, retry=retry, verify=False
+        ) as unverified:
+            for reader in (unverified, unverified.with_bucket("media")):
+                assert await reader.get("k") == CONTENT
+                async with reader.open("k") as obj:
+                    assert await obj.read() == CONTENT
+            with nullcontext() if of == CONTENT else pytest.raises(BodyFault, match="MD5"):
+                async with unverified.open("k", verify=True) as obj:
+                    await obj.read()

@@ -69,6 +69,7 @@ class R2Client(Reading, Writing):
         retry: When a failed request is sent again.
         timeouts: How long things may take. A transport handed in has its own ``connect`` and ``stall``.
         max_connections: Of the client's own transport.
+        verify: Whether whole objects are compared with the MD5 that their ETag is (`open`), where a call does not say.
         on_attempt: Called with an `AttemptEvent` after each attempt; must not block.
         clock: POSIX time, for signing; goes with ``credentials``.
 
@@ -93,6 +94,7 @@ class R2Client(Reading, Writing):
         retry: RetryPolicy = DEFAULT_RETRY,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         max_connections: int = MAX_CONNECTIONS,
+        verify: bool = True,
         on_attempt: Callable[[AttemptEvent], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -114,6 +116,7 @@ class R2Client(Reading, Writing):
         )
         self._is_owner = True
         self._has_seen_bucket = False
+        self._verifies = verify
 
     def __repr__(self) -> str:
         return f"R2Client(bucket={self._bucket.name!r}, endpoint={self._bucket.base!r})"

@@ -15,8 +15,10 @@ class Operations:
         _bucket: Builds the requests.
         _link: Sends them.
         _has_seen_bucket: An answer showed that the bucket is there.
+        _verifies: Whether what is read is compared with its MD5, where a call does not say.
     """
 
     _bucket: Bucket
     _link: Link
     _has_seen_bucket: bool
+    _verifies: bool

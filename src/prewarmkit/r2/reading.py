@@ -38,7 +38,7 @@ class Reading(Operations):
         range: ByteRange | None = None,  # noqa: A002 - HTTP's own name for it
         if_match: str | None = None,
         if_none_match: str | None = None,
-        verify: bool = True,
+        verify: bool | None = None,
     ) -> AbstractAsyncContextManager[ObjectReader]:
         """Open an object for one streaming read; leaving the block early frees the connection.
 
@@ -51,7 +51,7 @@ class Reading(Operations):
             if_none_match: Only if it has another one.
             verify: Compare the MD5 of a whole object with its ETag, where that is one: not under a range, and not
                 for an upload in parts, a key of the customer's or a ``Content-Encoding``. About 1.5 ms a MiB, in a thread
-                if the object is over 1 MiB.
+                if the object is over 1 MiB. ``None``: as the client was told.
 
         Raises:
             NotFound: There is no such object, or no such bucket; ``code`` says which.
@@ -61,7 +61,7 @@ class Reading(Operations):
         """
         # Built here and not on entering: what cannot be asked for is refused at the call.
         draft = self._bucket.get(key, byte_range=range, if_match=if_match, if_none_match=if_none_match)
-        return self._open(key, range, draft, verify=verify)
+        return self._open(key, range, draft, verify=self._verifies if verify is None else verify)
 
     @asynccontextmanager
     async def _open(
@@ -92,7 +92,7 @@ class Reading(Operations):
         range: ByteRange | None = None,  # noqa: A002 - HTTP's own name for it
         if_match: str | None = None,
         if_none_match: str | None = None,
-        verify: bool = True,
+        verify: bool | None = None,
     ) -> bytes:
         """An object's bytes, in memory; as for `open`, and in ``timeouts.operation`` altogether.
 
@@ -102,6 +102,7 @@ class Reading(Operations):
         draft = self._bucket.get(key, byte_range=range, if_match=if_match, if_none_match=if_none_match)
         sender = self._link.sender
         calls = sender.calls()
+        verify = self._verifies if verify is None else verify
         if calls.ends_at == math.inf:
             return await self._whole(key, range, draft, calls, verify=verify)
         with anyio.CancelScope(deadline=calls.ends_at):
