@@ -21,9 +21,10 @@ from psycopg_pool import AsyncConnectionPool
 
 from prewarmkit import ConfigurationError, PoolSettings, PrewarmPool, StoreError
 from prewarmkit.budget import Window
+from prewarmkit.errors import SchemaTooNew, SchemaTooOld
 from prewarmkit.media import Media, MediaKind, Warmed
 from prewarmkit.stores import Enqueued, Failed, PostgresStore, Retry, State, Succeeded, Turn
-from prewarmkit.stores.postgres import by_hand
+from prewarmkit.stores.postgres import by_hand, host
 from prewarmkit.stores.postgres.hints import channel_of
 from prewarmkit.stores.postgres.link import Session
 from prewarmkit.stores.postgres.listen import Listener, Notifier
@@ -470,6 +471,37 @@ async def test_a_host_that_commits_wakes_the_listeners(store: PostgresStore, pos
                 assert quiet.cancelled_caught
                 connection.commit()
             await anext(hints)
+
+
+@pytest.mark.parametrize("is_sync", [True, False])
+async def test_enqueue_in_refuses_tables_of_another_version_before_it_changes_them(
+    postgres_dsn: str, monkeypatch: pytest.MonkeyPatch, is_sync: bool
+) -> None:
+    """A producer that only ever uses its host's connections must not write into what it does not know."""
+    store = PostgresStore(postgres_dsn)
+    async with store:
+        await store.migrate()
+
+    async def enqueue(key: str) -> None:
+        if is_sync:
+            with psycopg.connect(postgres_dsn) as connection:
+                store.enqueue_in_sync(connection, key, target="bot")
+        else:
+            async with await psycopg.AsyncConnection.connect(postgres_dsn) as connection:
+                await store.enqueue_in(connection, key, target="bot")
+
+    run(postgres_dsn, "INSERT INTO prewarm_migrations (version, name) VALUES (9999, 'later')")
+    with pytest.raises(SchemaTooNew, match="9999"):
+        await enqueue("a.png")
+    assert one(postgres_dsn, "SELECT count(*) FROM media_cache") == 0
+    run(postgres_dsn, "DELETE FROM prewarm_migrations WHERE version = 9999")
+    await enqueue("a.png")
+    run(postgres_dsn, "DELETE FROM prewarm_migrations WHERE version > 2")
+    await enqueue("b.png")  # within the minute nobody looks again
+    monkeypatch.setattr(host, "_CHECK_SECONDS", 0.0)
+    with pytest.raises(SchemaTooOld):
+        await enqueue("c.png")
+    assert one(postgres_dsn, "SELECT count(*) FROM media_cache") == 2
 
 
 async def test_enqueue_in_says_what_is_wrong(store: PostgresStore, postgres_dsn: str) -> None:

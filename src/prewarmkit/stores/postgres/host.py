@@ -6,19 +6,22 @@ nothing.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import anyio.to_thread
 import psycopg
-from attrs import frozen
+from attrs import define, field
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
 from prewarmkit.media import Media, MediaKind, seconds_of
 from prewarmkit.stores.base import Enqueued, Job
 from prewarmkit.stores.postgres.enqueue import Rows, Steps, enqueue_steps
+from prewarmkit.stores.postgres.schema import check_version
 from prewarmkit.stores.postgres.session import name_apart
 from prewarmkit.stores.rules import priority_of
 
@@ -27,21 +30,25 @@ __all__ = ["AnyConnection", "HostEnqueue"]
 AnyConnection = psycopg.AsyncConnection[Any] | psycopg.Connection[Any]
 
 _LOWEST_PRIORITY = 9
+_CHECK_SECONDS = 60.0
 
 
-@frozen
+@define(eq=False)
 class HostEnqueue:
     """Enqueues by whatever connection it is given.
 
     Attributes:
         queries: The named queries.
+        schema: Whose version is looked at before the first row is put in, and once a minute; ``None``: never.
         channel: Where to leave a hint, which goes out when the host commits; ``None``: nowhere.
         prepare: Whether to prepare statements; ``None`` leaves it to the connection's own threshold.
     """
 
     queries: Mapping[str, bytes]
+    schema: str | None = None
     channel: str | None = None
     prepare: bool | None = None
+    _checked_at: float = field(init=False, default=-math.inf)
 
     async def enqueue(
         self,
@@ -59,7 +66,7 @@ class HostEnqueue:
         _check(connection, psycopg.AsyncConnection)
         name_apart(connection)
         jobs = _jobs(media, target, **how)
-        answers = await self.run(connection, enqueue_steps(jobs, channel=self.channel)) if jobs else []
+        answers = await self.run(connection, self._steps(jobs)) if jobs else []
         if self.channel is not None and jobs:
             await connection.execute("SELECT pg_notify(%s, '')", [self.channel], prepare=self.prepare)
         return answers
@@ -76,10 +83,17 @@ class HostEnqueue:
         _check(connection, psycopg.Connection)
         name_apart(connection)
         jobs = _jobs(media, target, **how)
-        answers = self.run_sync(connection, enqueue_steps(jobs, channel=self.channel)) if jobs else []
+        answers = self.run_sync(connection, self._steps(jobs)) if jobs else []
         if self.channel is not None and jobs:
             connection.execute("SELECT pg_notify(%s, '')", [self.channel], prepare=self.prepare)
         return answers
+
+    def _steps(self, jobs: list[Job]) -> Steps:
+        if self.schema is not None and time.monotonic() - self._checked_at > _CHECK_SECONDS:
+            [[version]] = yield "version", []
+            check_version(version, self.schema, "the connection that was handed in")
+            self._checked_at = time.monotonic()
+        return (yield from enqueue_steps(jobs, channel=self.channel))
 
     async def run(self, connection: psycopg.AsyncConnection[Any], steps: Steps) -> list[Enqueued]:
         """Carry out steps on an async connection."""

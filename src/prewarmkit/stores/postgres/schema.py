@@ -20,7 +20,7 @@ from prewarmkit.stores.postgres.link import Connection
 from prewarmkit.stores.postgres.queries import Migration, migrations_for
 from prewarmkit.stores.postgres.verify import differences
 
-__all__ = ["Schema", "schema_sql"]
+__all__ = ["Schema", "check_version", "schema_sql"]
 
 _LEDGER = """CREATE TABLE IF NOT EXISTS {schema}.prewarm_migrations (
     version    integer PRIMARY KEY,
@@ -31,6 +31,24 @@ _NOTE = "INSERT INTO {schema}.prewarm_migrations (version, name) VALUES ({versio
 _LOCK = "hashtextextended(%s, 7215)"
 _LOCK_WAIT_SECONDS = 600
 _POLL_SECONDS = 0.2
+
+
+def check_version(have: int, name: str, where: str) -> None:
+    """Raise if the newest migration that was applied to a schema, 0 for none, is not this code's newest."""
+    want = migrations_for(name)[-1].number
+    if have == 0:
+        raise SchemaMissing(
+            f"The schema {name!r} at {where} has no prewarmkit tables: run `python -m prewarmkit migrate DSN` "
+            "or `await store.migrate()` once, or name the schema= that has them."
+        )
+    if have < want:
+        raise SchemaTooOld(
+            f"The schema {name!r} at {where} is at {have}, this version needs {want}: run `python -m prewarmkit migrate DSN`."
+        )
+    if have > want:
+        raise SchemaTooNew(
+            f"The schema {name!r} at {where} is at {have}, this version knows {want}: upgrade prewarmkit in this process."
+        )
 
 
 @frozen
@@ -57,21 +75,10 @@ class Schema:
 
     async def check(self) -> None:
         """Raise if the schema is missing, older or newer than this code."""
-        have, want = await self.version(), migrations_for(self.name)[-1].number
+        have = await self.version()
         if have == 0:
             await self._refuse_foreign()
-            raise SchemaMissing(
-                f"The schema {self.name!r} at {self.where} has no prewarmkit tables: run `python -m prewarmkit migrate DSN` "
-                "or `await store.migrate()` once, or name the schema= that has them."
-            )
-        if have < want:
-            raise SchemaTooOld(
-                f"The schema {self.name!r} at {self.where} is at {have}, this version needs {want}: run `python -m prewarmkit migrate DSN`."
-            )
-        if have > want:
-            raise SchemaTooNew(
-                f"The schema {self.name!r} at {self.where} is at {have}, this version knows {want}: upgrade prewarmkit in this process."
-            )
+        check_version(have, self.name, self.where)
 
     async def migrate(self, *, dry_run: bool = False) -> list[str]:
         """Apply what is missing; return the names of it. With ``dry_run`` only say.

@@ -94,7 +94,6 @@ class PostgresStore:
         self._queries = queries_for(schema)
         self._link = Link(source, self._queries, schema, self._check, prepare=prepare)
         self._schema = schema
-        self._prepare = prepare
         self._auto_migrate = auto_migrate
         self._wakeups = Wakeups()
         self._waiting = Waiting(lambda: self._link.read("waiting"))
@@ -105,6 +104,7 @@ class PostgresStore:
         self._channel = channel_of(schema) if notify else None
         self._listener = Listener(dsn, self._channel, self._wakeups) if self._channel and dsn else None
         self._notifier = Notifier(self._send_hint) if notify else None
+        self._host = HostEnqueue(self._queries, schema, self._channel, None if prepare else False)
 
     def __repr__(self) -> str:
         return f"PostgresStore({self._link.where!r}, schema={self._schema!r})"
@@ -221,8 +221,11 @@ class PostgresStore:
 
         Returns:
             One answer, or a list of them for many.
+
+        Raises:
+            SchemaTooNew: The tables are of a newer version than this one, or `SchemaTooOld`, `SchemaMissing`.
         """
-        answers = await self._host_enqueue().enqueue(connection, media, target=target, **how)
+        answers = await self._host.enqueue(connection, media, target=target, **how)
         return answers[0] if isinstance(media, str | Media) else answers
 
     def enqueue_in_sync(
@@ -234,11 +237,8 @@ class PostgresStore:
         **how: Any,
     ) -> Enqueued | list[Enqueued]:
         """As `enqueue_in`, for code without an event loop; the store need not be entered."""
-        answers = self._host_enqueue().enqueue_sync(connection, media, target=target, **how)
+        answers = self._host.enqueue_sync(connection, media, target=target, **how)
         return answers[0] if isinstance(media, str | Media) else answers
-
-    def _host_enqueue(self) -> HostEnqueue:
-        return HostEnqueue(self._queries, channel=self._channel, prepare=None if self._prepare else False)
 
     async def turn(
         self,

@@ -1,5 +1,9 @@
 -- Enqueue, in steps (prewarmkit.stores.postgres.enqueue): most calls need the first alone.
 
+-- name: version
+-- The newest migration that was applied.
+SELECT coalesce(max(version), 0) FROM {schema}.prewarm_migrations;
+
 -- name: insert
 -- $1 targets, $2 keys, $3 kinds, $4 priorities, $5 delays in seconds, $6 sizes, $7 etags, $8 sha256s,
 -- $9 content types, $10 file names, $11 places in the call. In the order of the key, so that two
