@@ -150,19 +150,24 @@ def test_what_the_pool_adds_to_each_medium(
 
 
 class Sleeps:
-    """A target that takes its time and no CPU."""
+    """A target that takes its time and no CPU; it notes how much, since a timer is never exact."""
 
     id = "sleeps"
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
 
     async def warm(self, media: Media, source: object) -> Warmed:
         """Wait, as for an upload."""
         del source
+        began = time.perf_counter()
         await asyncio.sleep(SLEEP_SECONDS)
+        self.seconds += time.perf_counter() - began
         return Warmed(media.key)
 
 
 @asynccontextmanager
-async def bare_loops(jobs: int) -> AsyncGenerator[System]:
+async def bare_loops(jobs: int, target: Sleeps) -> AsyncGenerator[System]:
     """As many tasks that do nothing else: the ideal, for asyncio's timers round a wait up by most of a millisecond."""
     media = Media("media/1.jpg")
 
@@ -174,42 +179,69 @@ async def bare_loops(jobs: int) -> AsyncGenerator[System]:
 
         async def work() -> None:
             for _ in left:
-                await Sleeps().warm(media, None)
+                await target.warm(media, None)
 
         await asyncio.gather(*(work() for _ in range(WORKERS)))
 
     yield System(enqueue, drain, jobs)
 
 
-async def rates(server: PostgresServer) -> dict[str, float]:
+@frozen
+class Kept:
+    """How busy the slots were.
+
+    Attributes:
+        rate: Media a second.
+        busy: The share of the slots' time in which something was under way.
+    """
+
+    rate: float
+    busy: float
+
+
+async def rates(server: PostgresServer) -> dict[str, Kept]:
     dsn, jobs = server.create_database(), WAVES * WORKERS
+    targets = {name: Sleeps() for name in (BARE, MEMORY, POSTGRES)}
     async with AsyncExitStack() as stack:
         systems = {
-            BARE: await stack.enter_async_context(bare_loops(jobs)),
-            MEMORY: await stack.enter_async_context(ours(MemoryStore(), jobs, target=Sleeps())),
-            POSTGRES: await stack.enter_async_context(ours(PostgresStore(dsn), jobs, dsn, Sleeps())),
+            BARE: await stack.enter_async_context(bare_loops(jobs, targets[BARE])),
+            MEMORY: await stack.enter_async_context(ours(MemoryStore(), jobs, target=targets[MEMORY])),
+            POSTGRES: await stack.enter_async_context(ours(PostgresStore(dsn), jobs, dsn, targets[POSTGRES])),
         }
-        found: dict[str, list[float]] = {name: [] for name in systems}
+        found: dict[str, list[Kept]] = {name: [] for name in systems}
         for _ in range(3):
             for name, system in systems.items():
                 await system.enqueue(jobs)
-                began = time.perf_counter()
+                targets[name].seconds, began = 0.0, time.perf_counter()
                 await system.drain()
-                found[name].append(jobs / (time.perf_counter() - began))
-        return {name: statistics.median(sample) for name, sample in found.items()}
+                took = time.perf_counter() - began
+                found[name].append(Kept(jobs / took, targets[name].seconds / (WORKERS * took)))
+        return {
+            name: Kept(
+                statistics.median(each.rate for each in kept), statistics.median(each.busy for each in kept)
+            )
+            for name, kept in found.items()
+        }
 
 
 def test_the_slots_are_kept_busy(server: PostgresServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """From the start of the workers until the last outcome is in the store."""
+    """From the start of the workers until the last outcome is in the store.
+
+    On paper 64 slots of 50 ms make 1,280 a second. A timer of asyncio is late by most of a millisecond, so bare tasks
+    do not get there either: what is asked for is their rate, and that the slots are in use.
+    """
     found = asyncio.run(rates(server))
-    ideal, on_paper = found[BARE], WORKERS / SLEEP_SECONDS
+    ideal, on_paper = found[BARE].rate, WORKERS / SLEEP_SECONDS
     with capsys.disabled():
         print(f"\n\n{f'{WORKERS} slots of {SLEEP_SECONDS * 1e3:.0f} ms':34}{'media/s':>9}", end="")
-        print(f"{'of ideal':>10}{f'of {on_paper:,.0f}':>10}")
-        for name, rate in found.items():
-            print(f"{name:34}{rate:>9,.0f}{rate / ideal:>10.1%}{rate / on_paper:>10.1%}")
+        print(f"{'of bare':>10}{f'of {on_paper:,.0f}':>10}{'slots busy':>12}")
+        for name, kept in found.items():
+            print(
+                f"{name:34}{kept.rate:>9,.0f}{kept.rate / ideal:>10.1%}{kept.rate / on_paper:>10.1%}{kept.busy:>12.1%}"
+            )
     for name in (MEMORY, POSTGRES):
-        assert found[name] >= SHARE_OF_IDEAL * ideal
+        assert found[name].rate >= SHARE_OF_IDEAL * ideal
+        assert found[name].busy >= SHARE_OF_IDEAL
 
 
 # ── look-ups ─────────────────────────────────────────────────────────────────
