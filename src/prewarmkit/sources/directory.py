@@ -65,18 +65,19 @@ class DirectorySource:
         Raises:
             NotFound: There is no such file (``code`` is ``NoSuchKey``).
             AccessDenied: This process may not read it.
-            BodyFault: While reading: the file was changed under the reader.
+            BodyFault: The file was changed under the reader: while reading, or of a small one on entering.
         """
         return self._open(key)
 
     @asynccontextmanager
     async def _open(self, key: str) -> AsyncGenerator[DirectoryReader, None]:
-        file = await anyio.to_thread.run_sync(self._open_now, key)
+        reader = await anyio.to_thread.run_sync(self._begin, key)
         try:
-            yield DirectoryReader(_info(key, os.fstat(file.fileno())), file)
+            yield reader
         finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(file.close)
+            if not reader.is_closed:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(reader.close_now)
 
     async def head(self, key: str) -> ObjectInfo:
         """A file's facts; the ETag is made of its size and its time of change.
@@ -97,6 +98,16 @@ class DirectorySource:
         return None
 
     # ── blocking, in threads ─────────────────────────────────────────────────
+
+    def _begin(self, key: str) -> DirectoryReader:
+        file = self._open_now(key)
+        try:
+            reader = DirectoryReader(_info(key, os.fstat(file.fileno())), file)
+            reader.begin_now()
+        except BaseException:
+            file.close()
+            raise
+        return reader
 
     def _open_now(self, key: str) -> BinaryIO:
         path = self._resolve(key)
@@ -164,44 +175,71 @@ class DirectorySource:
 class DirectoryReader:
     """An open file: its facts, and its bytes once.
 
+    A small one is read as it is opened: each way to a thread and back costs more than its bytes.
+
     Attributes:
         info: As the file was when it was opened.
     """
 
     info: ObjectInfo
     _file: BinaryIO = field(alias="file", repr=False)
-    _given: int = field(default=0, init=False)
+    _read: int = field(default=0, init=False)
+    _first: bytes = field(default=b"", init=False, repr=False)
     _is_done: bool = field(default=False, init=False)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the file is closed: it is once all was read."""
+        return self._file.closed
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The bytes, in chunks."""
         return self
 
     async def __anext__(self) -> bytes:
-        if self._is_done:
+        if self._first:
+            chunk, self._first = self._first, b""
+            return chunk
+        if self._is_done or not (chunk := await anyio.to_thread.run_sync(self._step)):
             raise StopAsyncIteration
-        chunk = await anyio.to_thread.run_sync(self._step)
-        if not chunk:
-            self._is_done = True
-            raise StopAsyncIteration
-        self._given += len(chunk)
         return chunk
 
     async def read(self) -> bytes:
         """All bytes that are left, in memory."""
         return b"".join([chunk async for chunk in self])
 
+    # ── blocking, in threads ─────────────────────────────────────────────────
+
+    def begin_now(self) -> None:
+        """Read a small file whole.
+
+        Raises:
+            BodyFault: It was changed just now.
+        """
+        if self.info.size <= _CHUNK_BYTES:
+            self._first = self._step()
+
+    def close_now(self) -> None:
+        """Close the file."""
+        self._file.close()
+
     def _step(self) -> bytes:
         chunk = self._file.read(_CHUNK_BYTES)
-        given = self._given + len(chunk)
-        is_whole = bool(chunk) and given < self.info.size
+        self._read += len(chunk)
+        if chunk and self._read < self.info.size:
+            return chunk
         # Looked at only where it ends: a change on the way shows in the time of change then.
-        if not is_whole and (
-            given != self.info.size or _etag(os.fstat(self._file.fileno())) != self.info.etag
-        ):
+        is_same = (
+            self._read == self.info.size
+            and not self._file.read(1)
+            and _etag(os.fstat(self._file.fileno())) == self.info.etag
+        )
+        if not is_same:
             raise BodyFault(
-                f"{self.info.key!r} was changed while it was read ({given} of {self.info.size} bytes): open it again."
+                f"{self.info.key!r} was changed while it was read ({self._read} of {self.info.size} bytes): open it again."
             )
+        self._is_done = True
+        self._file.close()
         return chunk
 
 

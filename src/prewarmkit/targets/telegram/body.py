@@ -17,6 +17,8 @@ from prewarmkit.targets.telegram.multipart import Framing
 
 __all__ = ["UploadBody"]
 
+_JOINED_BYTES = 128 * 1024
+
 
 class UploadBody:
     """An async iterator of the request's bytes, readable once.
@@ -50,7 +52,8 @@ class UploadBody:
         self._expected = sha256.lower() if sha256 is not None else None
         # A digest that nothing is compared with would be an eighth of what a medium costs.
         self._digest: Any = None if sha256 is None else hashlib.sha256()
-        self._is_begun = False
+        self._is_begun = self._is_whole = False
+        self._pieces: list[bytes] = []
         self._chunks: AsyncIterator[bytes] | None = None
 
     @property
@@ -69,15 +72,19 @@ class UploadBody:
     async def __anext__(self) -> bytes:
         if self.failure is not None:
             raise self.failure
-        if self.tail_sent:
-            raise StopAsyncIteration
-        try:
-            if self._chunks is None:
-                self._chunks = aiter(self._reader)
-            return await self._next_piece(self._chunks)
-        except Exception as error:
-            self.failure = error
-            raise
+        if not self._pieces:
+            if self.tail_sent:
+                raise StopAsyncIteration
+            try:
+                if self._chunks is None:
+                    self._chunks = aiter(self._reader)
+                self._pieces = await self._next_pieces(self._chunks)
+            except Exception as error:
+                self.failure = error
+                raise
+        piece = self._pieces.pop(0)
+        self.tail_sent = self._is_whole and not self._pieces
+        return piece
 
     async def aclose(self) -> None:
         """Let go of the source's iterator, read to its end or not."""
@@ -85,19 +92,20 @@ class UploadBody:
         if close is not None:
             await close()
 
-    async def _next_piece(self, chunks: AsyncIterator[bytes]) -> bytes:
-        """The next chunk: the first with the head, the last with the tail, once the source has said that nothing follows."""
+    async def _next_pieces(self, chunks: AsyncIterator[bytes]) -> list[bytes]:
+        """The next chunk, the first with the head, the last with the tail, once the source has said that nothing follows."""
         chunk = await self._next_chunk(chunks) or b""
         self._take(chunk)
-        piece = chunk if self._is_begun else self._framing.head + chunk
+        pieces = [chunk] if self._is_begun else [self._framing.head, chunk]
         self._is_begun = True
-        if chunk and self.sent < self._size:
-            return piece
-        if chunk and (more := await self._next_chunk(chunks)) is not None:
-            self._take(more)
-        self._check_whole()
-        self.tail_sent = True
-        return piece + self._framing.tail
+        if not chunk or self.sent == self._size:
+            if chunk and (more := await self._next_chunk(chunks)) is not None:
+                self._take(more)
+            self._check_whole()
+            self._is_whole = True
+            pieces.append(self._framing.tail)
+        # To send a piece by itself costs more than to copy a small one.
+        return [b"".join(pieces)] if len(chunk) <= _JOINED_BYTES else pieces
 
     def _take(self, chunk: bytes) -> None:
         self._check_room(chunk)

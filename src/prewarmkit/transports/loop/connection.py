@@ -29,6 +29,7 @@ _READ_BYTES = 128 * 1024
 _HELD_BYTES = 256 * 1024
 _RESUME_BYTES = 64 * 1024
 _JOINED_BYTES = 128 * 1024  # of a body, sent together with the head
+_IN_A_ROW_BYTES = 256 * 1024  # of a body that is always ready, before others run
 
 
 class LoopConnection(asyncio.BufferedProtocol):
@@ -160,7 +161,7 @@ class LoopConnection(asyncio.BufferedProtocol):
         self._fail(f"{self.origin} {what}: raise stall_timeout, or look at the network.")
 
     async def _send(self, head: bytes, body: AsyncIterable[bytes]) -> None:
-        answer = self.answer
+        answer, in_a_row = self.answer, 0
         async for piece in body:
             if answer.is_answered or self._fault is not None:
                 return  # there is no one left to read the rest
@@ -170,7 +171,9 @@ class LoopConnection(asyncio.BufferedProtocol):
                 self._write(head)
                 self._write(piece)
             head = b""
-            if self._can_write:
+            in_a_row += len(piece)
+            if self._can_write and in_a_row >= _IN_A_ROW_BYTES:
+                in_a_row = 0
                 await asyncio.sleep(0)  # a fast socket must not keep the loop from the answer
             while not (self._can_write or answer.is_answered or self._fault is not None):
                 await self._watch.wait(self)
