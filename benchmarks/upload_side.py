@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 CHAT_ID = -1001
 TOKEN = "123456:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"
@@ -67,7 +67,7 @@ async def ours(stack: AsyncExitStack, url: str, name: str) -> Send:
     bot = await stack.enter_async_context(
         TelegramTarget(TOKEN, warmup_chats=[CHAT_ID], api_base=url, budget=None, transport=transport)
     )
-    source: Any = Bytes()
+    source = cast("Any", Bytes())
 
     async def send(path: Path) -> None:
         nonlocal source
