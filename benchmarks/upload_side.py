@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 CHAT_ID = -1001
 TOKEN = "123456:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"
@@ -67,15 +67,18 @@ async def ours(stack: AsyncExitStack, url: str, name: str) -> Send:
     bot = await stack.enter_async_context(
         TelegramTarget(TOKEN, warmup_chats=[CHAT_ID], api_base=url, budget=None, transport=transport)
     )
-    source = cast("Any", Bytes())
+    memory = Bytes()
+
+    def source_of(path: Path) -> Any:
+        if not name.endswith("bytes"):
+            return DirectorySource(path.parent)
+        memory.objects[path.name] = content_of(path)
+        return memory
+
+    sources: dict[Path, Any] = {}
 
     async def send(path: Path) -> None:
-        nonlocal source
-        if isinstance(source, Bytes):
-            if not name.endswith("bytes"):
-                source = DirectorySource(path.parent)
-            elif path.name not in source.objects:
-                source.objects[path.name] = content_of(path)
+        source = sources.get(path) or sources.setdefault(path, source_of(path))
         warmed = await bot.warm(Media(path.name, "document"), source)
         assert warmed.handle == "F1"
 
