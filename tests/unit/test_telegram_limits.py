@@ -102,6 +102,17 @@ def test_a_moved_chat_keeps_its_place_and_is_not_there_twice() -> None:
     assert list(pool.ids) == [1, 20]
 
 
+def test_the_other_chats_stay_held_and_dead_when_one_moves() -> None:
+    """Requirement 3: nothing goes to a held chat before its time, whatever happens to another."""
+    pool = ChatPool([1, 2, 3, 4])
+    pool.note_held(1, 30, 0)
+    pool.note_dead(2, 0)
+    pool.move(3, 30)
+    assert pool.free(10) == [30, 4]
+    pool.replace([1, 2, 30, 5])
+    assert pool.free(10) == [30, 5]
+
+
 def test_a_second_chat_held_while_the_first_still_is_is_noticed() -> None:
     pool = ChatPool([1, 2])
     assert not pool.note_held(1, 10, 0)

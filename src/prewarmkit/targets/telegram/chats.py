@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from attrs import define, field
+from attrs import define, field, setters
 
 __all__ = ["DEAD_CHAT_REST_SECONDS", "ChatPool"]
 
@@ -33,7 +33,8 @@ def _seated(ids: Iterable[int]) -> dict[int, _Seat]:
 class ChatPool:
     """The warmup chats of one bot, in the order to try them."""
 
-    _seats: dict[int, _Seat] = field(converter=_seated)
+    # The converter makes fresh seats, which is right once only.
+    _seats: dict[int, _Seat] = field(converter=_seated, on_setattr=setters.NO_OP)
     _uses: int = field(init=False, default=0)
 
     def __len__(self) -> int:
@@ -91,6 +92,10 @@ class ChatPool:
         """It refused the bot: it rests."""
         if chat in self._seats:
             self._seats[chat].dead_until = now + DEAD_CHAT_REST_SECONDS
+
+    def replace(self, ids: Iterable[int]) -> None:
+        """Have these chats and no others; what is known of one that stays is kept."""
+        self._seats = {chat: self._seats.get(chat) or _Seat() for chat in dict.fromkeys(ids)}
 
     def move(self, old: int, new: int) -> bool:
         """Put ``new`` in the place of ``old``; return whether ``old`` was there."""
