@@ -7,21 +7,27 @@ from typing import TYPE_CHECKING
 from prewarmkit._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from prewarmkit.sources.base import LocalFiles as LocalFiles
     from prewarmkit.sources.base import MediaReader as MediaReader
     from prewarmkit.sources.base import MediaSource as MediaSource
+    from prewarmkit.sources.base import Presigner as Presigner
     from prewarmkit.sources.directory import DirectorySource as DirectorySource
 
 __all__ = [
     "DirectorySource",
+    "LocalFiles",
     "MediaReader",
     "MediaSource",
+    "Presigner",
 ]
 
 _DEFINED_IN = {
     **dict.fromkeys(
         (
+            "LocalFiles",
             "MediaReader",
             "MediaSource",
+            "Presigner",
         ),
         "prewarmkit.sources.base",
     ),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from prewarmkit.media import ObjectInfo
 
-__all__ = ["MediaReader", "MediaSource"]
+__all__ = ["LocalFiles", "MediaReader", "MediaSource", "Presigner"]
 
 
 @runtime_checkable
@@ -47,4 +49,22 @@ class MediaSource(Protocol):
 
     def url(self, key: str, *, version: str | None = None) -> str | None:
         """An address that anyone may know, or ``None``; never a presigned one."""
+        ...
+
+
+@runtime_checkable
+class LocalFiles(Protocol):
+    """What a source may offer besides: objects that are files of this machine."""
+
+    async def local_path(self, key: str) -> Path | None:
+        """The file's absolute path, or ``None`` for a key that has none."""
+        ...
+
+
+@runtime_checkable
+class Presigner(Protocol):
+    """What a source may offer besides: addresses that work for a while. Each is a secret."""
+
+    def presign(self, method: str, key: str, *, expires: float | timedelta = ...) -> str:
+        """A URL that lets anyone who has it do ``method``, for that long."""
         ...

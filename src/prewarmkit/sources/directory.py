@@ -97,6 +97,20 @@ class DirectorySource:
         """``None``: nobody else can reach a file of this machine."""
         return None
 
+    async def local_path(self, key: str) -> Path:
+        """The file's real path, inside the directory; see `prewarmkit.sources.LocalFiles`.
+
+        Raises:
+            NotFound: There is no such file.
+            AccessDenied: This process may not read it.
+        """
+
+        def look() -> Path:
+            self._open_now(key).close()
+            return self._resolve(key)
+
+        return await anyio.to_thread.run_sync(look)
+
     # ── blocking, in threads ─────────────────────────────────────────────────
 
     def _begin(self, key: str) -> DirectoryReader:
