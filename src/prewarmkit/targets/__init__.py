@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prewarmkit.targets.base import Services as Services
     from prewarmkit.targets.base import WarmTarget as WarmTarget
     from prewarmkit.targets.base import source_failures as source_failures
+    from prewarmkit.targets.telegram.handles import WeakReason as WeakReason
     from prewarmkit.targets.telegram.limits import RateLimits as RateLimits
     from prewarmkit.targets.telegram.target import TelegramTarget as TelegramTarget
 
@@ -47,6 +48,7 @@ __all__ = [
     "Transient",
     "WarmTarget",
     "Warmed",
+    "WeakReason",
     "Window",
     "source_failures",
 ]
@@ -87,6 +89,10 @@ _DEFINED_IN = {
             "source_failures",
         ),
         "prewarmkit.targets.base",
+    ),
+    **dict.fromkeys(
+        ("WeakReason",),
+        "prewarmkit.targets.telegram.handles",
     ),
     **dict.fromkeys(
         ("RateLimits",),

@@ -7,9 +7,11 @@ without having been looked through. Knows nothing of media, chats or limits.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator
 from typing import cast
 from urllib.parse import quote, urlencode, urlsplit
+
+from attrs import evolve
 
 from prewarmkit.errors import ConfigurationError, TransportError
 from prewarmkit.targets.telegram.answers import Answer, parse_answer
@@ -23,6 +25,7 @@ _MOST_ANSWER_BYTES = 1024 * 1024
 _TOKEN = re.compile(r"([0-9]{1,20}):([A-Za-z0-9_-]+)")
 _URL = re.compile(r"[!-~]+")
 _LONG_ENOUGH = 16
+_HOSTED = "api.telegram.org"
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -48,7 +51,9 @@ class BotApi:
         # The secret alone is enough to be one, but a word (in a test's token) is no secret.
         alone = [secret] if len(secret) >= _LONG_ENOUGH else []
         self._secrets = (token, quote(token, safe=""), *alone)
-        self._root = f"{_checked(api_base)}/bot{token}/"
+        base = _checked(api_base)
+        self.is_hosted = urlsplit(base).hostname == _HOSTED
+        self._root = f"{base}/bot{token}/"
 
     def __repr__(self) -> str:
         return f"BotApi(bot_id={self.bot_id!r})"
@@ -59,10 +64,34 @@ class BotApi:
             text = text.replace(secret, "<token>")
         return text
 
-    async def post_form(self, transport: Transport, method: str, fields: dict[str, str]) -> Answer:
-        """Call ``method`` with plain parameters."""
+    async def post_form(
+        self,
+        transport: Transport,
+        method: str,
+        fields: dict[str, str],
+        *,
+        moves_bytes: int = 0,
+        hide: Callable[[str], str] | None = None,
+    ) -> Answer:
+        """Call ``method`` with plain parameters.
+
+        Args:
+            transport: What to send by.
+            method: The method of the Bot API.
+            fields: Its parameters.
+            moves_bytes: The size of a file that the server moves before it answers.
+            hide: Takes what must not be seen, besides the token, out of a text.
+        """
         body = urlencode(fields).encode("ascii")
-        return await self.post(transport, method, body, content_type=_FORM, content_length=len(body))
+        return await self.post(
+            transport,
+            method,
+            body,
+            content_type=_FORM,
+            content_length=len(body),
+            deadline_seconds=deadline_of(len(body) + moves_bytes),
+            hide=hide,
+        )
 
     async def post(
         self,
@@ -72,6 +101,8 @@ class BotApi:
         *,
         content_type: str,
         content_length: int,
+        deadline_seconds: float | None = None,
+        hide: Callable[[str], str] | None = None,
     ) -> Answer:
         """Call ``method`` with a body.
 
@@ -79,25 +110,39 @@ class BotApi:
             TransportError: There was no answer; its message is free of the token, and so is
                 whatever hangs on it.
         """
+
+        def clean(text: str) -> str:
+            return self.redact(hide(text) if hide else text)
+
         headers = (("content-type", content_type), ("accept", "application/json"))
         request = Request("POST", self._root + method, headers, body, content_length)
+        deadline = deadline_of(content_length) if deadline_seconds is None else deadline_seconds
         try:
-            async with transport.send(request, deadline_seconds=deadline_of(content_length)) as response:
-                # A proxy's page may well quote the path.
-                text = self.redact((await _read(response)).decode("utf-8", "replace"))
-                return parse_answer(response.status, text, retry_after=response.header("retry-after"))
+            async with transport.send(request, deadline_seconds=deadline) as response:
+                text = (await _read(response)).decode("utf-8", "replace")
+                return _parsed(response, self.redact(text), clean)
         except TransportError as error:
-            fault = TransportError(self.redact(str(error)), request_sent=error.request_sent)
+            fault = TransportError(clean(str(error)), request_sent=error.request_sent)
         except Exception as error:
-            if not self._leaks(error):
+            if not _leaks(error, clean):
                 raise
-            fault = TransportError(f"{type(error).__name__}: {self.redact(str(error))}")
+            fault = TransportError(f"{type(error).__name__}: {clean(str(error))}")
         # Outside of the handler: raised there, the original would hang on it as its context.
         raise fault
 
-    def _leaks(self, error: BaseException) -> bool:
-        said = " ".join(f"{link} {link!r}" for link in _chain(error))
-        return self.redact(said) != said
+
+def _parsed(response: Response, text: str, clean: Callable[[str], str]) -> Answer:
+    retry_after = response.header("retry-after")
+    answer = parse_answer(response.status, text, retry_after=retry_after)
+    if not answer.is_json:
+        # A proxy's page may well quote the path; cleaned before it is cut, so that no half of a secret stays.
+        return parse_answer(response.status, clean(text), retry_after=retry_after)
+    return evolve(answer, description=clean(answer.description))
+
+
+def _leaks(error: BaseException, clean: Callable[[str], str]) -> bool:
+    said = " ".join(f"{link} {link!r}" for link in _chain(error))
+    return clean(said) != said
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

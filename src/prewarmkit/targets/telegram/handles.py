@@ -95,7 +95,7 @@ def _text(file: dict[str, Any] | None, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _weaknesses(found: _Found, message: dict[str, Any], asked: MediaKind, sent: int) -> list[WeakReason]:
+def _weaknesses(found: _Found, message: dict[str, Any], asked: MediaKind, size: int) -> list[WeakReason]:
     reasons: list[WeakReason] = []
     handle = _text(found.file, "file_id")
     if found.kind is None:
@@ -113,7 +113,7 @@ def _weaknesses(found: _Found, message: dict[str, Any], asked: MediaKind, sent: 
     if found.kind is not None and found.kind is not asked:
         reasons.append(WeakReason.KIND_CHANGED)
     reported = (found.file or {}).get("file_size")
-    if found.kind in _KEEPS_BYTES and reported is not None and reported != sent:
+    if found.kind in _KEEPS_BYTES and size and reported is not None and reported != size:
         reasons.append(WeakReason.SIZE_CHANGED)
     return reasons
 
@@ -123,7 +123,16 @@ def _variant(size: dict[str, Any]) -> dict[str, Any]:
     return {name: size[name] for name in names if name in size}
 
 
-def pick(message: dict[str, Any], *, asked: MediaKind, sent: int, source: Mapping[str, str | None]) -> Warmed:
+def pick(
+    message: dict[str, Any],
+    *,
+    asked: MediaKind,
+    sent: int,
+    source: Mapping[str, str | None],
+    route: str = "multipart",
+    size: int | None = None,
+    rate_cost: int = 1,
+) -> Warmed:
     """The handle in ``message``, with the reasons not to trust it.
 
     A message without a file gives an empty handle and a reason that says so: it was sent,
@@ -134,12 +143,17 @@ def pick(message: dict[str, Any], *, asked: MediaKind, sent: int, source: Mappin
         asked: The kind that was asked for.
         sent: Bytes of the file that were sent.
         source: What is known of where they came from: ``etag``, ``sha256``.
+        route: How it got there: ``multipart``, ``url``, ``local`` or ``forward``.
+        size: The file's bytes, where others than we moved them; 0: not known.
+        rate_cost: Messages that were sent for it, those that failed included.
     """
     found = _find(message)
     file = found.file or {}
+    group = message.get("media_group_id")
     chat = message.get("chat")
     details: dict[str, Any] = {
-        "route": "multipart",
+        "route": route,
+        "rate_cost": rate_cost,
         "kind_requested": asked.value,
         "message_id": _whole(message.get("message_id")),
         "chat_id": cast("dict[str, Any]", chat).get("id") if isinstance(chat, dict) else None,
@@ -149,12 +163,14 @@ def pick(message: dict[str, Any], *, asked: MediaKind, sent: int, source: Mappin
         "mime_reported": file.get("mime_type"),
         **{name: file[name] for name in _FACTS if name in file},
     }
+    if isinstance(group, str):
+        details["media_group_id"] = group
     if found.variants:
         details["variants"] = [_variant(size) for size in found.variants]
     return Warmed(
         _text(file, "file_id"),
         kind=found.kind or asked,
         unique_id=_text(file, "file_unique_id") or None,
-        weak=tuple(_weaknesses(found, message, asked, sent)),
+        weak=tuple(_weaknesses(found, message, asked, sent if size is None else size)),
         details=details,
     )

@@ -16,9 +16,21 @@ from attrs import frozen
 from prewarmkit.errors import MediaUnfit, TooLarge
 from prewarmkit.media import Media, MediaKind, ObjectInfo
 
-__all__ = ["METHODS", "Method", "check_size", "content_type_of", "filename_of"]
+__all__ = [
+    "LOCAL_MAX_BYTES",
+    "METHODS",
+    "TYPE_BY_EXTENSION",
+    "Method",
+    "check_size",
+    "content_type_of",
+    "filename_of",
+    "max_bytes_of",
+]
 
 _MIB = 1024 * 1024
+_HOSTED_MAX_BYTES = 50 * _MIB
+LOCAL_MAX_BYTES = 2000 * _MIB
+"""The largest upload that a Bot API server of one's own takes, where its kind has no bound of its own."""
 
 
 @frozen
@@ -38,7 +50,7 @@ class Method:
     field: str
     extension: str
     content_type: str
-    max_bytes: int = 50 * _MIB
+    max_bytes: int = _HOSTED_MAX_BYTES
     options: tuple[tuple[str, str], ...] = ()
 
 
@@ -66,7 +78,7 @@ METHODS: Mapping[MediaKind, Method] = MappingProxyType(
 """One method a kind; the sizes are those of the hosted Bot API."""
 
 # Our own table: `mimetypes` answers differently from machine to machine.
-_TYPE_BY_EXTENSION: Mapping[str, str] = MappingProxyType(
+TYPE_BY_EXTENSION: Mapping[str, str] = MappingProxyType(
     {
         ".jpg": "image/jpeg",
         ".jpeg": "image/jpeg",
@@ -96,9 +108,11 @@ _TYPE_BY_EXTENSION: Mapping[str, str] = MappingProxyType(
         ".txt": "text/plain",
     }
 )
+"""Every extension that says a type here, in lower case and with its dot."""
+
 _EXTENSION_BY_TYPE: Mapping[str, str] = MappingProxyType(
     # The first of a type wins: .jpg, not .jpeg.
-    {type_: extension for extension, type_ in reversed(list(_TYPE_BY_EXTENSION.items()))}
+    {type_: extension for extension, type_ in reversed(list(TYPE_BY_EXTENSION.items()))}
 )
 _TYPE = re.compile(r"[a-z0-9.+-]+/[a-z0-9.+-]+")
 _SAYS_NOTHING = frozenset({"application/octet-stream", "binary/octet-stream"})
@@ -122,7 +136,7 @@ def filename_of(media: Media, info: ObjectInfo) -> str:
     """
     name = posixpath.basename((media.filename or media.key).rstrip("/")) or media.kind.value
     extension = posixpath.splitext(name)[1].lower()
-    if extension in _TYPE_BY_EXTENSION or (extension and media.kind is MediaKind.DOCUMENT):
+    if extension in TYPE_BY_EXTENSION or (extension and media.kind is MediaKind.DOCUMENT):
         return name
     stated = _stated_type(media, info)
     return name + (_EXTENSION_BY_TYPE.get(stated or "") or METHODS[media.kind].extension)
@@ -134,29 +148,40 @@ def content_type_of(media: Media, info: ObjectInfo) -> str:
     if stated is not None:
         return stated
     extension = posixpath.splitext(filename_of(media, info))[1].lower()
-    return _TYPE_BY_EXTENSION.get(extension) or METHODS[media.kind].content_type
+    return TYPE_BY_EXTENSION.get(extension) or METHODS[media.kind].content_type
 
 
-def check_size(media: Media, size: int) -> None:
+def max_bytes_of(kind: MediaKind, *, is_local: bool = False) -> int:
+    """The largest upload of that kind; a local server lifts the hosted one's bound, not those of a kind."""
+    most = METHODS[kind].max_bytes
+    return LOCAL_MAX_BYTES if is_local and most == _HOSTED_MAX_BYTES else most
+
+
+def check_size(media: Media, size: int, *, is_local: bool = False) -> None:
     """Refuse what the Bot API would refuse, before a byte is sent.
+
+    Args:
+        media: What is sent.
+        size: Its bytes, as its source says.
+        is_local: Whether a Bot API server of one's own takes it.
 
     Raises:
         TypeError: The source does not say how large it is.
         MediaUnfit: There is nothing in it.
         TooLarge: It is over what its kind may be; `TooLarge.limit` has the number.
     """
-    method = METHODS[media.kind]
+    most = max_bytes_of(media.kind, is_local=is_local)
     if not isinstance(cast("object", size), int) or size < 0:
         raise TypeError(
             f"The source gave {media.key!r} the size {size!r}: ObjectInfo.size is a number of bytes."
         )
     if size == 0:
         raise MediaUnfit(f"{media.key!r} is empty, and Telegram takes no empty file: store it again.")
-    if size > method.max_bytes:
+    if size > most:
         hint = (
             "; send it as a document" if media.kind is MediaKind.PHOTO else "; make it smaller, or split it"
         )
         raise TooLarge(
-            f"{media.key!r} has {size} bytes, and {method.name} takes {method.max_bytes} at most{hint}.",
-            method.max_bytes,
+            f"{media.key!r} has {size} bytes, and {METHODS[media.kind].name} takes {most} at most{hint}.",
+            most,
         )

@@ -7,7 +7,6 @@ rows and retries are the pool's.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import Any, Self, cast
@@ -16,37 +15,33 @@ from attrs import frozen
 
 from prewarmkit.errors import (
     BadHandle,
-    ChatDead,
     ConfigurationError,
-    Moved,
     RateLimited,
-    TargetDown,
-    TargetFailure,
+    RouteUnfit,
     Transient,
     TransportError,
 )
 from prewarmkit.media import Handle, Media, Warmed
-from prewarmkit.sources.base import MediaReader, MediaSource
+from prewarmkit.sources.base import MediaSource
 from prewarmkit.targets.base import Services, source_failures
 from prewarmkit.targets.telegram.answers import Answer
-from prewarmkit.targets.telegram.body import UploadBody
 from prewarmkit.targets.telegram.calls import BotApi, deadline_of
-from prewarmkit.targets.telegram.chats import DEAD_CHAT_REST_SECONDS, ChatPool
-from prewarmkit.targets.telegram.events import ChatHeld, ChatLeft, ChatMoved
+from prewarmkit.targets.telegram.chats import ChatPool
 from prewarmkit.targets.telegram.failures import Verdict, classify, failure_of
-from prewarmkit.targets.telegram.handles import pick
+from prewarmkit.targets.telegram.keeper import ChatKeeper, ChatResolver, checked_chats
 from prewarmkit.targets.telegram.limits import RateLimits
-from prewarmkit.targets.telegram.methods import METHODS, check_size, content_type_of, filename_of
-from prewarmkit.targets.telegram.multipart import frame
+from prewarmkit.targets.telegram.memory import Memory
+from prewarmkit.targets.telegram.methods import LOCAL_MAX_BYTES, METHODS, check_size
+from prewarmkit.targets.telegram.references import Finder, Lender, PublicUrl, checked_public_url
+from prewarmkit.targets.telegram.routes import ROUTES
 from prewarmkit.targets.telegram.slots import Slots
+from prewarmkit.targets.telegram.uploads import Uploads
 from prewarmkit.transports.base import Transport
 
 __all__ = ["Sent", "TelegramTarget"]
 
 _logger = logging.getLogger("prewarmkit.targets")
 _API_BASE = "https://api.telegram.org"
-_ROUTES = ("auto", "multipart")
-_MOST_MOVES = 16
 _MOST_BYTES = max(method.max_bytes for method in METHODS.values())
 
 
@@ -70,8 +65,18 @@ class TelegramTarget:
         token: As @BotFather gives it; it is kept out of every message, event and row.
         warmup_chats: Ids of chats that the bot may post to: positive for a private chat, else a
             group or channel. More chats warm more media a minute. Keep them small, and free of users.
+            Or an async function that gives them; its answer holds five minutes.
         api_base: The Bot API server.
-        route: How bytes get there: ``"multipart"``, or ``"auto"``, which picks a way that fits.
+        route: How media get there. ``"auto"``: by a public address where Telegram fetches one of that kind,
+            size and type, else by their bytes; what fails by its address goes by its bytes at once, and
+            that address is not sent again. ``"presigned"``: the same, and presigned addresses count.
+            ``"multipart"``, ``"url"``, ``"local"``: that way alone, and `RouteUnfit` where it cannot be.
+        public_url: Where media are public: a base URL that keys are put under, or a function of a medium
+            that gives an address or ``None``. Left out, the source is asked (`MediaSource.url`).
+        local: Whether ``api_base`` is a server of one's own, started with ``--local``, that reads the files
+            of this machine: files go as ``file://``, and 2000 MB may.
+        forward_from: Gives another bot's handle of the same medium, or ``None``: its message is forwarded, and
+            no bytes are sent. Both bots must be in that chat. Never tried against the live service.
         weak: Must be ``None``: what happens to weak handles is set in one place, ``PoolSettings.weak``.
         budget: How often to send; ``None`` sets no limits of ours. A 429 is obeyed either way.
         transport: To send by; used, never closed. ``None``: one of its own, made on entering.
@@ -83,27 +88,50 @@ class TelegramTarget:
         self,
         token: str,
         *,
-        warmup_chats: Iterable[int],
+        warmup_chats: Iterable[int] | ChatResolver,
         api_base: str = _API_BASE,
         route: str = "auto",
+        public_url: PublicUrl | None = None,
+        local: bool = False,
+        forward_from: Lender | None = None,
         weak: None = None,
         budget: RateLimits | None = RateLimits(),  # noqa: B008 - frozen
         transport: Transport | None = None,
     ) -> None:
-        if route not in _ROUTES:
-            raise ConfigurationError(f"route {route!r} is not available: use one of {', '.join(_ROUTES)}.")
+        if route not in ROUTES:
+            raise ConfigurationError(f"route {route!r} is not available: use one of {', '.join(ROUTES)}.")
         if cast("object", weak) is not None:
             raise ConfigurationError("weak must be None here: set PoolSettings.weak, the one place for it.")
         if cast("object", budget) is not None and not isinstance(cast("object", budget), RateLimits):
             raise ConfigurationError(f"budget must be RateLimits or None, not {type(budget).__name__}.")
         self._api = BotApi(token, api_base)
+        if local and self._api.is_hosted:
+            raise ConfigurationError(
+                "local=True needs api_base: Telegram's own server reads no files of ours."
+            )
+        if route == "local" and not local:
+            raise ConfigurationError(
+                "route 'local' needs local=True, and api_base: a server started with --local."
+            )
         self._route = route
-        self._slots = Slots(budget, ChatPool(_checked_chats(warmup_chats)))
+        self._is_local = local
+        resolver = warmup_chats if callable(warmup_chats) else None
+        chats = () if callable(warmup_chats) else checked_chats(warmup_chats)
+        self._slots = Slots(budget, ChatPool(chats))
+        self._keeper = ChatKeeper(self.id, self._slots, resolver)
+        self._memory = Memory()
+        self._finder = Finder(
+            route=route,
+            memory=self._memory,
+            public_url=checked_public_url(public_url),
+            is_local=local,
+            lender=forward_from,
+        )
+        self._uploads = Uploads(self._api, self._keeper, self._memory, local)
         self._given = transport
         self._transport = transport
         self._exits: AsyncExitStack | None = None
         self._services: Services | None = None
-        self._moves_are_read = False
 
     def __repr__(self) -> str:
         chats = len(self._slots.chats)
@@ -123,11 +151,14 @@ class TelegramTarget:
 
                 self._transport = await stack.enter_async_context(
                     # A server that is passing 50 MB on is silent for long; the deadline of each call bounds it.
-                    DirectTransport(stall_timeout=deadline_of(_MOST_BYTES))
+                    DirectTransport(
+                        stall_timeout=deadline_of(LOCAL_MAX_BYTES if self._is_local else _MOST_BYTES)
+                    )
                 )
             if self._services is None:
                 # Its clock is the event loop's, and this may be another loop than last time.
                 self._slots.use(self._slots.own_budget())
+            self._keeper.begin()
             self._exits = stack.pop_all()
         return self
 
@@ -137,27 +168,40 @@ class TelegramTarget:
             await stack.aclose()
 
     def bind(self, services: Services) -> None:
-        """Share a pool's budget, and remember moved chats in its store."""
+        """Share a pool's budget, and remember in its store which chats moved, and what failed by its address."""
         self._services = services
         self._slots.use(services.budget)
-        self._moves_are_read = False
+        self._keeper.bind(services)
+        self._memory.state = services.state
 
     async def warm(self, media: Media, source: MediaSource) -> Warmed:
-        """Upload ``media`` to a warmup chat and return its ``file_id``.
+        """Send ``media`` to a warmup chat and return its ``file_id``.
 
         See `prewarmkit.targets.WarmTarget.warm`.
         """
         transport = self._connected()
-        await self._read_moves()
+        await self._keeper.refresh()
         self._slots.check()
+        reference = await self._finder.find(media, source)
+        if reference is not None:
+            try:
+                return await self._uploads.by_reference(
+                    transport, media, reference, chat_id=await self._slots.take()
+                )
+            except RouteUnfit:
+                if self._finder.is_forced:
+                    raise
+        return await self._by_bytes(transport, media, source)
+
+    async def _by_bytes(self, transport: Transport, media: Media, source: MediaSource) -> Warmed:
         warmed: Warmed | None = None
         try:
             async with AsyncExitStack() as stack:
                 with source_failures(media.key):
                     reader = await stack.enter_async_context(source.open(media.key))
-                check_size(media, reader.info.size)
+                check_size(media, reader.info.size, is_local=self._is_local)
                 chat_id = await self._slots.take()
-                warmed = await self._upload(transport, media, reader, chat_id)
+                warmed = await self._uploads.by_bytes(transport, media, reader, chat_id=chat_id)
         except Exception as error:
             if warmed is None:
                 raise
@@ -221,118 +265,6 @@ class TelegramTarget:
             )
         if not handle.value:
             raise BadHandle(f"The handle of {handle.key!r} is empty: pass it to pool.invalidate().", handle)
-
-    async def _upload(self, transport: Transport, media: Media, reader: MediaReader, chat_id: int) -> Warmed:
-        method = METHODS[media.kind]
-        info = reader.info
-        framing = frame(
-            [("chat_id", str(chat_id)), ("disable_notification", "true"), *method.options],
-            file_field=method.field,
-            filename=filename_of(media, info),
-            content_type=content_type_of(media, info),
-            boundary=f"prewarmkit-{secrets.token_hex(16)}",
-        )
-        body = UploadBody(framing, reader, key=media.key, size=info.size, sha256=media.sha256)
-        answer, fault = await self._post(transport, method.name, body, framing.content_type)
-        if body.failure is not None:
-            raise body.failure
-        if answer is None or (answer.ok and not body.tail_sent):
-            said = "an answer before the upload was whole" if answer else f"no answer from Telegram: {fault}"
-            raise Transient(f"{media.key!r}: {said}.", body.tail_sent)
-        if not answer.ok:
-            raise await self._refused(answer, media, chat_id, may_be_done=body.tail_sent)
-        if answer.message is None:
-            raise Transient(f"{media.key!r}: Telegram answered with no message.", outcome_unknown=True)
-        source = {"etag": info.etag, "sha256": body.sha256}
-        return pick(answer.message, asked=media.kind, sent=body.sent, source=source)
-
-    async def _post(
-        self, transport: Transport, method: str, body: UploadBody, content_type: str
-    ) -> tuple[Answer | None, TransportError | None]:
-        try:
-            answer = await self._api.post(
-                transport, method, body, content_type=content_type, content_length=body.content_length
-            )
-        except TransportError as error:
-            return None, error
-        except Exception:
-            # The source's own failure, as it was or wrapped by the transport: the caller looks at it.
-            if body.failure is None:
-                raise
-            return None, None
-        else:
-            return answer, None
-        finally:
-            await body.aclose()
-
-    async def _refused(
-        self, answer: Answer, media: Media, chat_id: int, *, may_be_done: bool
-    ) -> TargetFailure:
-        failure = failure_of(
-            answer,
-            what=f"{media.key!r} as {media.kind}",
-            chat_id=chat_id,
-            limit=METHODS[media.kind].max_bytes,
-            may_be_done=may_be_done,
-        )
-        if isinstance(failure, RateLimited):
-            return await self._limited(failure, chat_id)
-        if isinstance(failure, Moved):
-            await self._moved(chat_id, int(failure.new_id))
-        elif isinstance(failure, ChatDead):
-            left = self._slots.dead(chat_id)
-            self._emit(ChatLeft(target=self.id, chat_id=chat_id, left=left))
-            if not left:
-                return TargetDown(f"{failure} It was the last warmup chat.", DEAD_CHAT_REST_SECONDS)
-        return failure
-
-    async def _limited(self, failure: RateLimited, chat_id: int) -> RateLimited:
-        seconds = failure.retry_after
-        wait, whole_bot = await self._slots.limited(chat_id, seconds)
-        self._emit(ChatHeld(target=self.id, chat_id=chat_id, seconds=seconds, whole_bot=whole_bot))
-        # With another chat open the job goes there at once, and the target goes on.
-        return RateLimited(str(failure), wait, "target" if whole_bot or wait > 0 else "chat")
-
-    async def _moved(self, old: int, new: int) -> None:
-        if self._slots.chats.move(old, new):
-            self._emit(ChatMoved(target=self.id, old_id=old, new_id=new))
-        if self._services is not None:
-            await self._services.state.put(_moved_key(old), str(new))
-
-    async def _read_moves(self) -> None:
-        # A migration that any process met holds for all, and after a restart too.
-        if self._moves_are_read or self._services is None:
-            return
-        state = self._services.state
-        for first in self._slots.chats.ids:
-            chat_id = first
-            for _ in range(_MOST_MOVES):
-                moved = await state.get(_moved_key(chat_id))
-                if moved is None:
-                    break
-                self._slots.chats.move(chat_id, int(moved))
-                chat_id = int(moved)
-        self._moves_are_read = True
-
-    def _emit(self, event: object) -> None:
-        if self._services is not None:
-            self._services.emit(event)
-
-
-def _moved_key(chat_id: int) -> str:
-    return f"moved:{chat_id}"
-
-
-def _checked_chats(warmup_chats: Iterable[int]) -> tuple[int, ...]:
-    if isinstance(warmup_chats, str | bytes) or not isinstance(cast("object", warmup_chats), Iterable):
-        raise ConfigurationError(f"warmup_chats must be a list of chat ids, not {warmup_chats!r}.")
-    chats = tuple(dict.fromkeys(warmup_chats))
-    if not chats:
-        raise ConfigurationError("warmup_chats is empty: name at least one chat that the bot may post to.")
-    for chat in cast("tuple[object, ...]", chats):
-        if not isinstance(chat, int) or isinstance(chat, bool) or chat == 0:
-            raise ConfigurationError(f"warmup_chats must hold chat ids (whole numbers), not {chat!r}.")
-    return chats
 
 
 def _sent(answer: Answer, chat_id: int | str, what: str) -> Sent:
