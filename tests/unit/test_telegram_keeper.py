@@ -144,10 +144,15 @@ async def test_a_chat_that_moved_stays_moved_when_the_resolver_still_has_its_old
 
 async def test_a_move_that_another_process_met_holds_for_resolved_chats(clock: FakeClock) -> None:
     state = MemoryState({"moved:-2": "-1002"})
-    keeper = keeper_of(clock, Directory())
+    keeper = keeper_of(clock, directory := Directory())
     keeper.bind(Services(MemoryBudget(), state, list[Any]().append))
     await keeper.refresh()
     assert keeper.slots.chats.ids == (-1, -1002)
+    await state.put("moved:-3", "-1003")
+    directory.chats = [-3]
+    clock.advance(RESOLVED_SECONDS)
+    await keeper.refresh()
+    assert list(keeper.slots.chats.ids) == [-1003]
 
 
 async def test_a_dead_chat_leaves_the_others(clock: FakeClock) -> None:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from attrs import define, evolve, field
@@ -33,7 +34,7 @@ from prewarmkit.targets import RateLimits, Services, TelegramTarget
 from prewarmkit.targets.telegram.calls import BASE_SECONDS, SLOWEST_BYTES_PER_SECOND
 from prewarmkit.targets.telegram.handles import WeakReason
 from prewarmkit.targets.telegram.methods import check_size, max_bytes_of
-from prewarmkit.targets.telegram.routes import unfit_for_url
+from prewarmkit.targets.telegram.routes import Reference, unfit_for_url, url_secrets
 from prewarmkit.testing.contracts.target import MemorySource, MemoryState
 
 pytestmark = pytest.mark.anyio
@@ -401,9 +402,12 @@ async def test_a_presigned_address_is_sent_only_where_it_was_asked_for(transport
     assert SIGNATURE in transport.sent[1].fields["document"]
 
 
-async def test_a_public_address_comes_before_a_presigned_one(
-    transport: FakeTransport, source: PublicSource
-) -> None:
+async def test_a_public_address_comes_before_a_presigned_one(transport: FakeTransport) -> None:
+    class Source(PublicSource):
+        def presign(self, method: str, key: str, *, expires: Any = 60) -> str:
+            raise AssertionError("nobody needs a secret for what is public")
+
+    source = Source({"a.pdf": b"%PDF"})
     await target_of(transport, route="presigned").warm(Media("a.pdf"), source)
     assert transport.sent[0].fields["document"] == f"{BASE}/a.pdf?v=e1"
 
@@ -441,7 +445,7 @@ async def test_the_query_of_an_address_is_in_no_error_log_or_row(
     echo = {"file_id": url, "file_unique_id": url, "thumbnail": {"file_id": url}, "mime_type": url}
     answers: dict[str, Any] = {
         "text": [refusal(400, f"Bad Request: failed to get HTTP URL content {url}"), refusal(500, "x")],
-        "page": [(502, f"<html>{'x' * 60}{url}</html>".encode())],
+        "page": [(502, f"<html>{'x' * 20}{url}</html>".encode())],
         "escaped": [(400, refusal(400, f"no {url}")[1].replace(b"/", rb"\/").replace(b"&", rb"\u0026"))],
         "transport": [TransportError(f"broke off: document={url}", request_sent=True)],
         "leak": [Leaky(url)],
@@ -457,6 +461,17 @@ async def test_the_query_of_an_address_is_in_no_error_log_or_row(
     assert transport.sent
     for part in (SIGNATURE, "AKID12345678", SECRET):
         assert part not in shown
+
+
+async def test_parts_of_a_query_are_hidden_in_any_spelling() -> None:
+    """A server may decode what it quotes, or quote one parameter alone."""
+    url = f"{BASE}/a.pdf?k=abc&X-Amz-Credential=AKID12345678%2Fauto"
+    reference = Reference("url", "d", value=url, secrets=url_secrets(url))
+    for told in (url, quote(url, safe=""), "k=abc", "AKID12345678/auto", "AKID12345678%2Fauto", "k%3Dabc"):
+        hidden = reference.hide(f"no {told} here")
+        assert "abc" not in hidden
+        assert "AKID" not in hidden
+    assert SIGNATURE not in repr(Reference("url", "d", value=SIGNATURE, secrets=(SIGNATURE,)))
 
 
 async def test_a_handle_that_is_a_secret_address_is_left_out(transport: FakeTransport) -> None:
@@ -619,6 +634,12 @@ async def test_what_may_be_another_file_is_not_forwarded(
 ) -> None:
     medium = Media("a.pdf", sha256="ab" * 32)
     await target_of(transport, forward_from=lent(**changes)).warm(medium, source)
+    assert transport.sent[0].method == "sendDocument"
+
+
+async def test_without_etags_nothing_says_that_it_is_the_same_file(transport: FakeTransport) -> None:
+    target = target_of(transport, forward_from=lent(details={"source_etag": None}))
+    await target.warm(Media("a.pdf"), MemorySource({"a.pdf": b"%PDF"}))
     assert transport.sent[0].method == "sendDocument"
 
 
