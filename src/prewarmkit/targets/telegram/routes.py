@@ -18,7 +18,7 @@ from attrs import evolve, field, frozen
 from prewarmkit.media import Media, MediaKind, ObjectInfo, Warmed
 from prewarmkit.targets.telegram.methods import METHODS, TYPE_BY_EXTENSION
 
-__all__ = ["ROUTES", "Reference", "UrlRule", "digest_of", "unfit_for_url", "url_secrets"]
+__all__ = ["ROUTES", "URL_RULES", "Reference", "UrlRule", "digest_of", "unfit_for_url", "url_secrets"]
 
 ROUTES = ("auto", "multipart", "url", "presigned", "local")
 """What a host may ask for; ``url`` and ``local`` allow nothing else."""
@@ -41,7 +41,7 @@ class UrlRule:
     max_bytes: int = 20 * _MIB
 
 
-_URL_RULES: Mapping[MediaKind, UrlRule] = MappingProxyType(
+URL_RULES: Mapping[MediaKind, UrlRule] = MappingProxyType(
     {
         # No GIF: as a photo it becomes a still.
         MediaKind.PHOTO: UrlRule(frozenset({"image/jpeg", "image/png", "image/webp"}), 5 * _MIB),
@@ -63,7 +63,7 @@ def unfit_for_url(media: Media, info: ObjectInfo, url: str) -> str | None:
     The type is what the address will state, which is the stored one: a host's own word for it
     does not reach Telegram this way.
     """
-    rule = _URL_RULES.get(media.kind)
+    rule = URL_RULES.get(media.kind)
     if rule is None:
         return f"Telegram fetches no {media.kind}"
     if info.size > rule.max_bytes:
