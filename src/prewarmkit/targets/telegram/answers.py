@@ -49,6 +49,13 @@ class Answer:
         result = self.result
         return cast("dict[str, Any]", result) if isinstance(result, dict) else None
 
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The objects of a list that was asked for, in no order that means anything."""
+        result = self.result
+        items = cast("list[object]", result) if isinstance(result, list) else []
+        return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
+
 
 def _number(value: object) -> int | None:
     if isinstance(value, bool):

@@ -71,6 +71,16 @@ class RateLimits:
         per_minute = self.private_per_minute if is_private else self.group_per_minute
         return Window(self.chat_per_second, 1.0), Window(per_minute, self.window_seconds)
 
+    def album_windows(self, chat_id: int | str, items: int) -> tuple[Window, ...]:
+        """The windows of one chat for an album, each item of which counts: nothing else in the second it is sent in."""
+        per_second, per_minute = self.chat_windows(chat_id)
+        return Window(max(items, per_second.limit), per_second.seconds), per_minute
+
+    def album_items(self) -> int:
+        """The most items of an album that every window has room for."""
+        per_second = self.bot_per_second - self.reserve_per_second
+        return min(self.group_per_minute, self.private_per_minute, per_second)
+
     def warm_windows(self) -> tuple[Window, ...]:
         """The bot's windows for warming, which leaves the reserve alone."""
         return (Window(self.bot_per_second - self.reserve_per_second, 1.0),)

@@ -44,6 +44,10 @@ class Memory:
         init=False, factory=OrderedDict[tuple[str, MediaKind], int]
     )
 
+    _alone: OrderedDict[tuple[str, MediaKind], None] = field(
+        init=False, factory=OrderedDict[tuple[str, MediaKind], None]
+    )
+
     async def has_failed(self, reference: Reference) -> bool:
         """Whether it is not to be sent again."""
         if reference.digest in self._failed:
@@ -69,6 +73,15 @@ class Memory:
     def settle(self, media: Media) -> None:
         """It succeeded: count anew."""
         self._spent.pop((media.key, media.kind), None)
+        self._alone.pop((media.key, media.kind), None)
+
+    def send_alone(self, media: Media) -> None:
+        """What came of it in an album is not to be trusted: the next time it goes alone."""
+        _keep(self._alone, (media.key, media.kind), None)
+
+    def goes_alone(self, media: Media) -> bool:
+        """Whether it is to go alone."""
+        return (media.key, media.kind) in self._alone
 
 
 def _name(reference: Reference) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
-__all__ = ["Framing", "frame", "safe_filename"]
+__all__ = ["Framing", "frame", "frame_end", "frame_fields", "frame_part", "safe_filename"]
 
 # Control characters would break the line; the rest mean something to one parser or another.
 # Telegram's own cuts a parameter at ";" even inside quotes, and unescapes nothing.
@@ -58,6 +58,17 @@ def frame(
     Raises:
         ValueError: The boundary is not one, or stands in a field's value.
     """
+    head = frame_fields(fields, boundary=boundary)
+    part = frame_part(file_field=file_field, filename=filename, content_type=content_type, boundary=boundary)
+    return Framing(boundary, head + part.head, part.tail + frame_end(boundary))
+
+
+def frame_fields(fields: Iterable[tuple[str, str]], *, boundary: str) -> bytes:
+    """Plain fields, which come before all files.
+
+    Raises:
+        ValueError: The boundary is not one, or stands in a field's value.
+    """
     if _BOUNDARY.fullmatch(boundary) is None:
         raise ValueError("A boundary has 1 to 70 of the characters that RFC 2046 allows.")
     lines: list[str] = []
@@ -65,16 +76,22 @@ def frame(
         if boundary in value:
             raise ValueError(f"The boundary stands in the value of {name!r}: choose another.")
         lines += [f"--{boundary}", f'Content-Disposition: form-data; name="{name}"', "", value]
+    return "".join([f"{line}\r\n" for line in lines]).encode("utf-8")
+
+
+def frame_part(*, file_field: str, filename: str, content_type: str, boundary: str) -> Framing:
+    """The framing of one file of several; `frame_end` comes after the last."""
     disposition = f'form-data; name="{file_field}"; filename="{safe_filename(filename)}"'
-    lines += [
+    lines = [
         f"--{boundary}",
         f"Content-Disposition: {disposition}",
         f"Content-Type: {content_type}",
         "",
         "",
     ]
-    return Framing(
-        boundary=boundary,
-        head="\r\n".join(lines).encode("utf-8"),
-        tail=f"\r\n--{boundary}--\r\n".encode("ascii"),
-    )
+    return Framing(boundary, "\r\n".join(lines).encode("utf-8"), b"\r\n")
+
+
+def frame_end(boundary: str) -> bytes:
+    """What ends the whole."""
+    return f"--{boundary}--\r\n".encode("ascii")

@@ -55,8 +55,11 @@ class Slots:
         if self._soonest() > PATIENCE_SECONDS:
             raise self._full(self._soonest())
 
-    async def take(self) -> int:
-        """Spend one message of some warmup chat and of the bot; return the chat.
+    async def take(self, *, items: int = 1) -> int:
+        """Spend a message of some warmup chat and of the bot; return the chat.
+
+        Args:
+            items: Of an album: each counts.
 
         Raises:
             TargetDown: No chat is left.
@@ -65,7 +68,7 @@ class Slots:
         give_up_at = self._clock() + PATIENCE_SECONDS
         while True:
             for chat in self.chats.free(self._clock()):
-                wait = await self.budget.take(self._warm_limits(chat))
+                wait = await self.budget.take(self._warm_limits(chat, items), cost=items)
                 if wait <= 0:
                     self.chats.note_used(chat)
                     return chat
@@ -116,10 +119,11 @@ class Slots:
         self.chats.note_dead(chat_id, now)
         return self.chats.alive(now)
 
-    def _warm_limits(self, chat: int) -> Mapping[str, Sequence[Window]]:
+    def _warm_limits(self, chat: int, items: int) -> Mapping[str, Sequence[Window]]:
         if self.limits is None:
             return {chat_name(chat): (), BOT: ()}
-        return {chat_name(chat): self.limits.chat_windows(chat), BOT: self.limits.warm_windows()}
+        windows = self.limits.album_windows(chat, items) if items > 1 else self.limits.chat_windows(chat)
+        return {chat_name(chat): windows, BOT: self.limits.warm_windows()}
 
     def _soonest(self) -> float:
         now = self._clock()

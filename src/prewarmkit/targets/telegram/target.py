@@ -24,6 +24,7 @@ from prewarmkit.errors import (
 from prewarmkit.media import Handle, Media, Warmed
 from prewarmkit.sources.base import MediaSource
 from prewarmkit.targets.base import Services, source_failures
+from prewarmkit.targets.telegram.albums import Albums
 from prewarmkit.targets.telegram.answers import Answer
 from prewarmkit.targets.telegram.calls import BotApi, deadline_of
 from prewarmkit.targets.telegram.chats import ChatPool
@@ -77,6 +78,8 @@ class TelegramTarget:
             of this machine: files go as ``file://``, and 2000 MB may.
         forward_from: Gives another bot's handle of the same medium, or ``None``: its message is forwarded, and
             no bytes are sent. Both bots must be in that chat. Never tried against the live service.
+        albums: Whether media that are warmed at the same time go as albums of up to ten, each item of which counts as
+            a message. What goes wrong with an album goes on as single media.
         weak: Must be ``None``: what happens to weak handles is set in one place, ``PoolSettings.weak``.
         budget: How often to send; ``None`` sets no limits of ours. A 429 is obeyed either way.
         transport: To send by; used, never closed. ``None``: one of its own, made on entering.
@@ -94,6 +97,7 @@ class TelegramTarget:
         public_url: PublicUrl | None = None,
         local: bool = False,
         forward_from: Lender | None = None,
+        albums: bool = False,
         weak: None = None,
         budget: RateLimits | None = RateLimits(),  # noqa: B008 - frozen
         transport: Transport | None = None,
@@ -128,6 +132,7 @@ class TelegramTarget:
             lender=forward_from,
         )
         self._uploads = Uploads(self._api, self._keeper, self._memory, local)
+        self._albums = Albums(self._api, self._keeper, self._memory) if albums else None
         self._given = transport
         self._transport = transport
         self._exits: AsyncExitStack | None = None
@@ -191,6 +196,8 @@ class TelegramTarget:
             except RouteUnfit:
                 if self._finder.is_forced:
                     raise
+        elif self._albums is not None and (album := await self._albums.warm(transport, media, source)):
+            return album
         return await self._by_bytes(transport, media, source)
 
     async def _by_bytes(self, transport: Transport, media: Media, source: MediaSource) -> Warmed:
