@@ -203,6 +203,7 @@ async def test_an_album_stays_under_50_mb_in_all(
     "answer",
     [
         refusal(400, "Bad Request: group send failed"),
+        refusal(404, "Not Found: method not found"),
         refusal(400, 'Bad Request: failed to send message #2 with the error message "WEBPAGE_MEDIA_EMPTY"'),
         (413, b"<html>413</html>"),
         (502, b"<html>"),

@@ -277,6 +277,28 @@ async def test_a_failed_address_is_remembered_by_other_processes_too(source: Pub
     assert BASE not in str(state.facts)
 
 
+async def test_a_digest_that_the_host_gave_is_the_version(
+    transport: FakeTransport, source: PublicSource
+) -> None:
+    """Section 5: ``?v=`` and the start of the SHA-256."""
+    await target_of(transport).warm(Media("a.pdf", sha256="AB" * 32), source)
+    assert transport.sent[0].fields["document"] == f"{BASE}/a.pdf?v={'ab' * 8}"
+
+
+async def test_a_query_may_be_what_tells_media_apart(transport: FakeTransport) -> None:
+    """One that failed does not spoil the others, though queries are not remembered."""
+
+    def address(media: Media) -> str:
+        return f"{BASE}/get.pdf?id={media.key}"
+
+    source = MemorySource({"1.pdf": b"%PDF", "2.pdf": b"%PDF"})
+    target = target_of(transport, public_url=address)
+    transport.answers = [refusal(400, URL_FAILURES[0])]
+    for key in source.objects:
+        await target.warm(Media(key), source)
+    assert [sent.has_file for sent in transport.sent] == [False, True, False]
+
+
 async def test_another_version_has_another_address(transport: FakeTransport, source: PublicSource) -> None:
     """Section 1.8: the same URL only with a new version parameter."""
     target = target_of(transport)
@@ -652,20 +674,21 @@ async def test_a_bot_without_the_medium_lends_nothing(transport: FakeTransport, 
 
 
 @pytest.mark.parametrize(
-    "description",
+    ("status", "description"),
     [
-        "Bad Request: message to forward not found",
-        "Bad Request: the message can't be forwarded",
-        "Bad Request: chat not found",
-        "Forbidden: bot is not a member of the channel chat",
+        (400, "Bad Request: message to forward not found"),
+        (400, "Bad Request: the message can't be forwarded"),
+        (400, "Bad Request: chat not found"),
+        (403, "Forbidden: bot is not a member of the channel chat"),
+        (404, "Not Found: method not found"),
     ],
 )
 async def test_a_message_that_cannot_be_forwarded_is_followed_by_bytes(
-    transport: FakeTransport, source: PublicSource, description: str
+    transport: FakeTransport, source: PublicSource, status: int, description: str
 ) -> None:
     """A refusal may speak of the other chat: no warmup chat is given up for it."""
     target = target_of(transport, forward_from=lent())
-    transport.answers = [refusal(403 if description.startswith("F") else 400, description)]
+    transport.answers = [refusal(status, description)]
     await target.warm(Media("a.pdf"), source)
     assert transport.sent[1].has_file
     await target.warm(Media("a.pdf"), source)

@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import cast
 
@@ -241,8 +242,8 @@ class Albums:
         )
         _logger.info("%s Its media go alone.", failure)
         noted = await self.keeper.note(failure, chat_id)
-        # What is wrong with the bot as a whole is not asked again by each of them.
-        if isinstance(noted, TargetDown):
+        # What is wrong with the bot as a whole is not asked again by each of them; a server without this method may be.
+        if isinstance(noted, TargetDown) and answer.status != HTTPStatus.NOT_FOUND:
             for item in items:
                 item.down = noted
 

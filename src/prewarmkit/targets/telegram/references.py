@@ -179,7 +179,8 @@ class Finder:
         if ours is None and asked.source.url(media.key) is None:
             return _Unfit("neither the source nor public_url has an address for it")
         # Telegram keeps what it fetched for days: another version must have another address.
-        version = (await asked.info()).etag or (media.sha256 or "")[:_VERSION_LENGTH] or None
+        info = await asked.info()
+        version = (media.sha256 or "").lower()[:_VERSION_LENGTH] or info.etag
         if ours is None:
             url = asked.source.url(media.key, version=version)
         else:
@@ -206,7 +207,8 @@ class Finder:
         if reason is not None:
             return _Unfit(reason)
         # A query that is signed anew each time would hide that it is the same object.
-        parts = (urlunsplit(urlsplit(url)._replace(query="")), info.etag or "") if is_secret else (url,)
+        bare = urlunsplit(urlsplit(url)._replace(query=""))
+        parts = (bare, asked.media.key, info.etag or "") if is_secret else (url,)
         secrets = url_secrets(url) if is_secret else ()
         return Reference("url", digest_of("url", *parts), info.size, info.etag, url, secrets)
 

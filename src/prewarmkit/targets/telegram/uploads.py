@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from http import HTTPStatus
 
 from attrs import frozen
 
@@ -132,7 +133,11 @@ class Uploads:
     async def _refused(self, answer: Answer, media: Media, reference: Reference, chat_id: int) -> Exception:
         verdict = classify(answer)
         failure = failure_of(answer, what=f"{media.key!r} as {media.kind}", chat_id=chat_id)
-        if verdict in (_NOT_THE_POST if reference.route == "forward" else _NOT_THE_ADDRESS):
+        # Not every server has the method that forwards.
+        is_unknown = reference.route == "forward" and answer.status == HTTPStatus.NOT_FOUND
+        if not is_unknown and verdict in (
+            _NOT_THE_POST if reference.route == "forward" else _NOT_THE_ADDRESS
+        ):
             return await self.keeper.note(failure, chat_id)
         await self.memory.note_failed(reference)
         if verdict is Verdict.TRANSIENT:
