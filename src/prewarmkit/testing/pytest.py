@@ -10,15 +10,23 @@ from collections.abc import Iterator
 import pytest
 
 from prewarmkit.testing.botapi import BotApiServer
+from prewarmkit.testing.edge import EdgeServer
 from prewarmkit.testing.postgres import PostgresServer
 
-__all__ = ["bot_api_server", "postgres_dsn", "postgres_server"]
+__all__ = ["bot_api_server", "edge_server", "postgres_dsn", "postgres_server"]
 
 
 @pytest.fixture
 def bot_api_server() -> Iterator[BotApiServer]:
     """A Bot API server of the test's own: its `token`, its `url`, what it `received`."""
     with BotApiServer() as server:
+        yield server
+
+
+@pytest.fixture
+def edge_server() -> Iterator[EdgeServer]:
+    """A CDN edge of the test's own, with a bucket behind it: its `url`, what it was asked (`requests`)."""
+    with EdgeServer() as server:
         yield server
 
 
