@@ -187,7 +187,8 @@ class Warmed:
             push went through and gave nothing to keep.
         kind: The kind that was delivered; ``None``: the one asked for.
         unique_id: Recognises the same file elsewhere (``file_unique_id``, an ETag); not usable as a handle.
-        weak: Reasons not to trust the handle; empty when it is good.
+        weak: Reasons not to trust the handle; empty when it is good. One with a true ``is_final`` (of an enum
+            of strings) is not tried again.
         expires_at: When the handle stops being good, an aware datetime; ``None``: never.
         details: Small facts kept for audit (chat and message id, sizes); JSON values only, no secrets.
     """

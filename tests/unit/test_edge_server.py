@@ -261,7 +261,7 @@ def test_an_edge_ttl_rule_overrides_what_the_origin_says(
 def test_each_data_centre_has_a_cache_of_its_own(edge: EdgeServer, http: httpx.Client) -> None:
     """cache/concepts: what one data centre has, another has not."""
     edge.put("a.jpg", BODY)
-    said = []
+    said: list[str | None] = []
     for colo in ("FRA", "AMS", "FRA"):
         edge.colo = colo
         said.append(cache_of(http.get("/a.jpg")))

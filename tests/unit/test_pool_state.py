@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 import pytest
 
@@ -15,6 +16,7 @@ from prewarmkit.stores import Failed, Lease, MediaId, Retry, State, Succeeded
 from prewarmkit.stores.lifecycle import TRANSITIONS, Move
 from prewarmkit.stores.rules import priority_of
 from prewarmkit.targets import ChatDead, MediaUnfit, Moved, RateLimited, TargetDown, TooLarge, Transient
+from prewarmkit.targets.edge.verdicts import WeakReason
 from prewarmkit.testing.clock import FakeClock
 
 SETTINGS = PoolSettings()
@@ -93,6 +95,17 @@ def test_a_weak_result_without_a_handle_is_never_stored() -> None:
     """There is nothing to store, whatever the policy."""
     settings = PoolSettings(weak="store", retry_weak_id=0)
     assert isinstance(judge(lease(), Warmed("", weak=("no_photo_size",)), settings).outcome, Failed)
+
+
+@pytest.mark.parametrize("weak", ["store", "retry", "reject"])
+def test_a_weak_reason_that_is_final_is_not_tried_again(weak: Literal["store", "retry", "reject"]) -> None:
+    """An edge that is not set up to keep a medium says the same each time, however many tries there are."""
+    settings = PoolSettings(weak=weak, retry_weak_id=5)
+    final = Warmed("https://media.example.com/a.m4a", weak=(WeakReason.INELIGIBLE_EXTENSION,))
+    expected = Succeeded if weak == "store" else Failed
+    assert isinstance(judge(lease(), final, settings).outcome, expected)
+    passing = Warmed("https://media.example.com/a.jpg", weak=(WeakReason.STALE,))
+    assert isinstance(judge(lease(), passing, settings).outcome, Failed if weak == "reject" else Retry)
 
 
 def test_priorities_follow_size_and_kind() -> None:

@@ -141,7 +141,9 @@ def _judge_warmed(
         return Verdict(Succeeded(lease, warmed, renew_in), "succeeded")
     reason = _short(f"weak:{','.join(warmed.weak)}")
     may_retry = settings.weak != "reject" and weak_tries < settings.retry_weak_id
-    if may_retry and lease.attempt < settings.max_attempts:
+    # Configuration: another try gives the same, whatever the settings allow.
+    heals = not any(getattr(weakness, "is_final", False) for weakness in warmed.weak)
+    if may_retry and heals and lease.attempt < settings.max_attempts:
         return Verdict(Retry(lease, 0.0, reason), "retried")
     if settings.weak == "store" and warmed.handle:
         return Verdict(Succeeded(lease, warmed, renew_in), "succeeded")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prewarmkit.targets.base import Services as Services
     from prewarmkit.targets.base import WarmTarget as WarmTarget
     from prewarmkit.targets.base import source_failures as source_failures
+    from prewarmkit.targets.edge.target import EdgeTarget as EdgeTarget
     from prewarmkit.targets.telegram.handles import WeakReason as WeakReason
     from prewarmkit.targets.telegram.limits import RateLimits as RateLimits
     from prewarmkit.targets.telegram.target import TelegramTarget as TelegramTarget
@@ -33,6 +34,7 @@ __all__ = [
     "BadHandle",
     "Budget",
     "ChatDead",
+    "EdgeTarget",
     "MediaUnfit",
     "Moved",
     "RateLimited",
@@ -89,6 +91,10 @@ _DEFINED_IN = {
             "source_failures",
         ),
         "prewarmkit.targets.base",
+    ),
+    **dict.fromkeys(
+        ("EdgeTarget",),
+        "prewarmkit.targets.edge.target",
     ),
     **dict.fromkeys(
         ("WeakReason",),
