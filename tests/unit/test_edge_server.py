@@ -322,6 +322,15 @@ def test_a_range_is_a_part_of_the_whole(edge: EdgeServer, http: httpx.Client) ->
     assert edge.requests[0].headers["range"] == "bytes=10-19"
 
 
+def test_a_viewer_who_has_it_gets_no_bytes(edge: EdgeServer, http: httpx.Client) -> None:
+    """RFC 9110, section 13.1.2: If-None-Match with the ETag that it still has is 304."""
+    edge.put("a.jpg", BODY)
+    etag = http.get("/a.jpg").headers["etag"]
+    same = http.get("/a.jpg", headers={"if-none-match": etag})
+    assert (same.status_code, same.content, cache_of(same)) == (304, b"", "HIT")
+    assert http.get("/a.jpg", headers={"if-none-match": '"other"'}).content == BODY
+
+
 # ── faults and gates ─────────────────────────────────────────────────────────
 
 

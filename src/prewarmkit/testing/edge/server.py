@@ -341,13 +341,16 @@ class EdgeServer(Lifespan):
                 last = min(int(found[2] or len(body) - 1), len(body) - 1)
                 headers["content-range"] = f"bytes {found[1]}-{last}/{len(body)}"
                 status, body = 206, body[int(found[1]) : last + 1]
+            elif request.headers.get("If-None-Match", "").removeprefix("W/") == stored.etag:
+                status, body = 304, body[:0]
         if said is not None:
             headers["cf-cache-status"] = said
             if reply.age is not None:
                 headers["age"] = str(reply.age)
         if fault.retry_after is not None:
             headers["retry-after"] = str(fault.retry_after)
-        headers["content-length"] = str(len(body))
+        if status != 304:  # noqa: PLR2004 - HTTP's own
+            headers["content-length"] = str(len(body))
         headers |= {name.lower(): value for name, value in fault.headers.items()}
         return web.StreamResponse(status=status, headers=headers), body
 
