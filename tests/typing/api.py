@@ -30,7 +30,7 @@ from prewarmkit import (
 )
 from prewarmkit.sources import DirectorySource, MediaReader, MediaSource
 from prewarmkit.stores import MediaStore, MemoryStore, SqliteStore
-from prewarmkit.targets import TelegramTarget, Warmed, WarmTarget
+from prewarmkit.targets import EdgeTarget, TelegramTarget, Warmed, WarmTarget
 from prewarmkit.transports import DirectTransport, HttpxTransport, SigV4Auth, Transport
 
 
@@ -101,7 +101,11 @@ async def host(settings: PoolSettings, client: httpx.AsyncClient) -> None:
         DirectorySource("."),
         MySource(),
     ]
-    targets: list[WarmTarget] = [TelegramTarget("1:a", warmup_chats=[1]), MyTarget()]
+    targets: list[WarmTarget] = [
+        TelegramTarget("1:a", warmup_chats=[1]),
+        EdgeTarget("https://media.example.com"),
+        MyTarget(),
+    ]
     stores: list[MediaStore] = [MemoryStore(), SqliteStore("p.db")]
     httpx.AsyncClient(auth=SigV4Auth(signer))
     PrewarmPool(sources[0], MyTarget())

@@ -493,6 +493,40 @@ async def test_a_hit_that_is_about_to_end_is_waited_out(
     assert seconds(edge, warmed.expires_at, clock) == 600
 
 
+async def test_a_known_hit_that_ends_meanwhile_needs_no_second_reading(
+    edge: EdgeServer, target: EdgeTarget, clock: FakeClock
+) -> None:
+    """The origin confirms it, so the bytes are those that were read."""
+    await target.warm(Media("a.jpg"), edge.source())
+    clock.advance(599)
+    edge.fail(Fault(), Fault(cache_status="REVALIDATED", headers={"age": "0"}))
+    warmed = await target.warm(Media("a.jpg"), edge.source())
+    assert asked(edge)[2:] == [("HEAD", "HIT"), ("HEAD", "REVALIDATED")]
+    assert seconds(edge, warmed.expires_at, clock) == 600
+
+
+async def test_a_hit_that_outlives_its_headers_is_looked_at_again_a_life_later(
+    edge: EdgeServer, target: EdgeTarget, clock: FakeClock
+) -> None:
+    """A rule of the zone keeps it, and no header tells; it must not be stale as soon as it is warm."""
+    edge.fail(Fault(cache_status="HIT", headers={"age": "601"}, times=9))
+    warmed = await target.warm(Media("a.jpg"), edge.source())
+    assert (warmed.weak, seconds(edge, warmed.expires_at, clock)) == ((), 600)
+
+
+@pytest.mark.parametrize("why", ["no etag", "forgotten"])
+async def test_what_is_not_known_for_certain_is_read_again(
+    edge: EdgeServer, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """Without an ETag nothing tells content from content; and no process remembers media without a bound."""
+    monkeypatch.setattr("prewarmkit.targets.edge.target._MOST_KNOWN", 1)
+    edge.put("b.jpg", BODY)
+    async with EdgeTarget(edge.url, verify_delays=NO_DELAYS, match_etag=why == "forgotten") as target:
+        for key in ("a.jpg", "b.jpg", "a.jpg") if why == "forgotten" else ("a.jpg", "a.jpg"):
+            await target.warm(Media(key), edge.source())
+    assert asked(edge)[-1] == ("GET", "HIT")
+
+
 async def test_bytes_that_came_whole_once_are_not_fetched_again_while_they_hit(
     edge: EdgeServer, target: EdgeTarget, clock: FakeClock
 ) -> None:
