@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
@@ -281,8 +282,18 @@ async def test_a_digest_that_the_host_gave_is_the_version(
     transport: FakeTransport, source: PublicSource
 ) -> None:
     """Section 5: ``?v=`` and the start of the SHA-256."""
-    await target_of(transport).warm(Media("a.pdf", sha256="AB" * 32), source)
+    await target_of(transport, route="url").warm(Media("a.pdf", sha256="AB" * 32), source)
     assert transport.sent[0].fields["document"] == f"{BASE}/a.pdf?v={'ab' * 8}"
+
+
+@pytest.mark.parametrize("route", ["auto", "presigned"])
+async def test_a_medium_with_a_digest_goes_by_bytes_which_are_held_to_it(
+    transport: FakeTransport, source: PublicSource, route: Any
+) -> None:
+    """Its handle becomes that of every key with the same digest: what somebody else fetched must not."""
+    digest = hashlib.sha256(source.objects["a.pdf"]).hexdigest()
+    await target_of(transport, route=route).warm(Media("a.pdf", sha256=digest), source)
+    assert [sent.has_file for sent in transport.sent] == [True]
 
 
 async def test_a_query_may_be_what_tells_media_apart(transport: FakeTransport) -> None:
@@ -654,7 +665,7 @@ async def test_another_bots_message_is_forwarded_and_no_bytes_are_sent(
 async def test_what_may_be_another_file_is_not_forwarded(
     transport: FakeTransport, source: PublicSource, changes: dict[str, Any]
 ) -> None:
-    medium = Media("a.pdf", sha256="ab" * 32)
+    medium = Media("a.pdf", sha256=hashlib.sha256(source.objects["a.pdf"]).hexdigest())
     await target_of(transport, forward_from=lent(**changes)).warm(medium, source)
     assert transport.sent[0].method == "sendDocument"
 

@@ -107,7 +107,7 @@ class Finder:
         """
         asked = _Asked(media, source, self.is_local)
         reasons: list[str] = []
-        for rung in self._rungs():
+        for rung in self._rungs(media):
             found = await rung(asked)
             if isinstance(found, _Unfit):
                 reasons.append(found.reason)
@@ -122,20 +122,18 @@ class Finder:
             )
         return None
 
-    def _rungs(self) -> Sequence[Callable[[_Asked], Awaitable[Reference | _Unfit]]]:
+    def _rungs(self, media: Media) -> Sequence[Callable[[_Asked], Awaitable[Reference | _Unfit]]]:
         if self.route == "multipart":
             return []
         if self.route == "local":
             return [self._file]
         if self.route == "url":
             return [self._address]
-        rungs = [self._address]
-        if self.is_local:
-            rungs.insert(0, self._file)
-        if self.lender is not None:
-            rungs.insert(0, self._post)
-        if self.route == "presigned":
-            rungs.append(self._presigned)
+        rungs = [] if self.lender is None else [self._post]
+        # A digest makes this handle that of every key with the same one, and only bytes of ours can be held to it.
+        if media.sha256 is None:
+            rungs += [self._file, self._address] if self.is_local else [self._address]
+            rungs += [self._presigned] if self.route == "presigned" else []
         return rungs
 
     async def _post(self, asked: _Asked) -> Reference | _Unfit:
