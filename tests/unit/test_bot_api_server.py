@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import signal
 import socket
 import subprocess
@@ -18,47 +17,17 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import httpx
 import pytest
+from bot_api_client import CHAT, OTHER_BOT, Client, error_of
 
 from prewarmkit.media import MediaKind
 from prewarmkit.testing.botapi import FAKE_BOT, BotApiServer, Fault, read_journal
 from prewarmkit.testing.media import make_media
 
-CHAT = -1001
-OTHER_BOT = "987654321:AAGtheOtherBotsTokenWhichNobodyHas000"
-
-
-class Client:
-    """A bot over httpx, which knows nothing of the Bot API."""
-
-    opened: ClassVar[list[Client]] = []
-
-    def __init__(self, server: BotApiServer, token: str | None = None) -> None:
-        self.opened.append(self)
-        self.http = httpx.Client(base_url=f"{server.url}/bot{token or server.token}/", timeout=10)
-
-    def call(self, method: str, files: Any = None, **fields: Any) -> httpx.Response:
-        return self.http.post(method, data=fields, files=files)
-
-    def send(self, method: str, content: bytes, filename: str, **fields: Any) -> httpx.Response:
-        part = re.sub(r"(?<!^)(?=[A-Z])", "_", method.removeprefix("send")).lower()
-        return self.call(method, {part: (filename, content)}, **{"chat_id": CHAT, **fields})
-
-    def sent(self, method: str, content: bytes, filename: str, **fields: Any) -> dict[str, Any]:
-        answer = self.send(method, content, filename, **fields)
-        assert answer.status_code == 200, answer.text
-        result: dict[str, Any] = answer.json()["result"]
-        return result
-
-
-@pytest.fixture(autouse=True)
-def close_clients() -> Iterator[None]:
-    yield
-    while Client.opened:
-        Client.opened.pop().http.close()
+pytestmark = pytest.mark.usefixtures("close_bot_clients")
 
 
 @pytest.fixture
@@ -72,13 +41,6 @@ def bot(server: BotApiServer) -> Client:
     return Client(server)
 
 
-def _error(answer: httpx.Response) -> tuple[int, str]:
-    body = answer.json()
-    assert body["ok"] is False
-    assert body["error_code"] == answer.status_code
-    return answer.status_code, body["description"]
-
-
 # ── the least that a Bot API server is ───────────────────────────────────────
 
 
@@ -90,17 +52,17 @@ def test_get_me_answers_by_get_and_by_post_in_any_case(server: BotApiServer, bot
 
 
 def test_what_is_no_bot_and_no_method_is_not_found(server: BotApiServer, bot: Client) -> None:
-    assert _error(bot.http.post("sendMoney")) == (404, "Not Found")
-    assert _error(httpx.get(f"{server.url}/index.html")) == (404, "Not Found")
+    assert error_of(bot.http.post("sendMoney")) == (404, "Not Found")
+    assert error_of(httpx.get(f"{server.url}/index.html")) == (404, "Not Found")
 
 
 def test_an_unknown_token_is_unauthorized(server: BotApiServer) -> None:
-    assert _error(Client(server, OTHER_BOT).call("getMe")) == (401, "Unauthorized")
+    assert error_of(Client(server, OTHER_BOT).call("getMe")) == (401, "Unauthorized")
 
 
 def test_a_revoked_token_is_unauthorized_until_it_is_added_again(server: BotApiServer, bot: Client) -> None:
     server.revoke()
-    assert _error(bot.send("sendDocument", b"x", "a.txt")) == (401, "Unauthorized")
+    assert error_of(bot.send("sendDocument", b"x", "a.txt")) == (401, "Unauthorized")
     assert server.received == []
     server.add_bot(server.token)
     assert bot.call("getMe").status_code == 200
@@ -228,7 +190,7 @@ def test_a_malformed_body_is_a_bad_request(
     server: BotApiServer, bot: Client, body: bytes, content_type: str
 ) -> None:
     answer = bot.http.post("sendDocument", content=body, headers={"Content-Type": content_type})
-    status, description = _error(answer)
+    status, description = error_of(answer)
     assert status == 400
     assert description.startswith("Bad Request: ")
     assert server.received == []
@@ -237,15 +199,15 @@ def test_a_malformed_body_is_a_bad_request(
 def test_a_part_without_a_filename_is_a_parameter_not_a_file(bot: Client) -> None:
     """Source: only a part with a filename is a file; so its bytes are read as a file_id."""
     answer = bot.http.post("sendDocument", files={"chat_id": (None, "5"), "document": (None, "bytes")})
-    assert _error(answer) == (400, "Bad Request: wrong file identifier/HTTP URL specified")
+    assert error_of(answer) == (400, "Bad Request: wrong file identifier/HTTP URL specified")
 
 
 def test_too_many_parameters_or_files_are_refused(bot: Client) -> None:
     """Source: parameters of 1 MiB in total, 50 files."""
-    assert "parameters are too long" in _error(bot.call("sendPhoto", caption="x" * 1_100_000))[1]
-    assert "parameters are too long" in _error(bot.send("sendPhoto", b"x", "a", caption="x" * 1_100_000))[1]
+    assert "parameters are too long" in error_of(bot.call("sendPhoto", caption="x" * 1_100_000))[1]
+    assert "parameters are too long" in error_of(bot.send("sendPhoto", b"x", "a", caption="x" * 1_100_000))[1]
     files = {f"f{n}": ("a", b"x") for n in range(51)}
-    assert "too many files" in _error(bot.call("sendPhoto", files))[1]
+    assert "too many files" in error_of(bot.call("sendPhoto", files))[1]
 
 
 def test_a_file_may_be_attached_under_another_name(server: BotApiServer, bot: Client) -> None:
@@ -253,20 +215,20 @@ def test_a_file_may_be_attached_under_another_name(server: BotApiServer, bot: Cl
     bot.call("sendDocument", {"part-1": ("a.txt", b"hello")}, chat_id=CHAT, document="attach://part-1")
     assert server.received[0].size == 5
     refused = bot.call("sendDocument", {"part-1": ("a.txt", b"x")}, chat_id=CHAT, document="attach://part-2")
-    assert _error(refused) == (400, "Bad Request: there is no document in the request")
+    assert error_of(refused) == (400, "Bad Request: there is no document in the request")
 
 
 def test_nothing_and_an_empty_file_are_told_apart(bot: Client) -> None:
-    assert _error(bot.call("sendVideoNote", chat_id=CHAT)) == (
+    assert error_of(bot.call("sendVideoNote", chat_id=CHAT)) == (
         400,
         "Bad Request: there is no video note in the request",
     )
-    assert _error(bot.send("sendDocument", b"", "a.txt")) == (400, "Bad Request: file must be non-empty")
+    assert error_of(bot.send("sendDocument", b"", "a.txt")) == (400, "Bad Request: file must be non-empty")
 
 
 def test_a_url_cannot_be_fetched_by_this_server(bot: Client) -> None:
     answer = bot.call("sendPhoto", chat_id=CHAT, photo="https://example.org/a.png")
-    assert _error(answer) == (400, "Bad Request: failed to get HTTP URL content")
+    assert error_of(answer) == (400, "Bad Request: failed to get HTTP URL content")
 
 
 def test_a_client_that_leaves_in_the_middle_leaves_no_upload(
@@ -313,7 +275,7 @@ def test_a_local_server_takes_more() -> None:
 def test_a_photo_has_a_limit_of_its_own(bot: Client) -> None:
     """Source (td, FileManager): the text names both sizes."""
     answer = bot.send("sendPhoto", make_media("png", 10 * 1024 * 1024 + 1), "a.png")
-    assert _error(answer) == (
+    assert error_of(answer) == (
         400,
         "Bad Request: file of size 10485761 bytes is too big for a photo; the maximum size is 10485760 bytes",
     )
@@ -326,14 +288,17 @@ def test_a_photo_that_is_too_long_is_refused(bot: Client) -> None:
 
     for width, height in ((9_999, 2), (2_100, 100), (6_000, 4_001)):
         data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", width, height) + bytes(100)
-        assert _error(bot.send("sendPhoto", data, "a.png")) == (400, "Bad Request: PHOTO_INVALID_DIMENSIONS")
+        assert error_of(bot.send("sendPhoto", data, "a.png")) == (
+            400,
+            "Bad Request: PHOTO_INVALID_DIMENSIONS",
+        )
 
 
 def test_bytes_that_are_no_image_are_refused_where_strict(bot: Client) -> None:
     assert bot.send("sendPhoto", b"no image", "a.png").status_code == 200
     with BotApiServer(strict_images=True) as strict:
         answer = Client(strict).send("sendPhoto", b"no image", "a.png")
-        assert _error(answer) == (400, "Bad Request: IMAGE_PROCESS_FAILED")
+        assert error_of(answer) == (400, "Bad Request: IMAGE_PROCESS_FAILED")
 
 
 # ── kinds ────────────────────────────────────────────────────────────────────
@@ -457,17 +422,17 @@ def test_a_handle_is_its_bots_own_while_the_unique_id_is_everybodys(
     assert mine["file_unique_id"] == theirs["file_unique_id"]
     assert 12 <= len(mine["file_unique_id"]) <= 19
     wrong = (400, "Bad Request: wrong file identifier/HTTP URL specified")
-    assert _error(other.call("sendAudio", chat_id=CHAT, audio=mine["file_id"])) == wrong
-    assert _error(bot.call("sendAudio", chat_id=CHAT, audio=mine["file_unique_id"])) == wrong
+    assert error_of(other.call("sendAudio", chat_id=CHAT, audio=mine["file_id"])) == wrong
+    assert error_of(bot.call("sendAudio", chat_id=CHAT, audio=mine["file_unique_id"])) == wrong
 
 
 def test_a_handle_changes_its_kind_only_within_its_class(bot: Client) -> None:
     """Source (td): photos and the rest are told apart; within the rest the stored kind is shown."""
     photo = bot.sent("sendPhoto", make_media("png", 40_000), "a.png")["photo"][-1]["file_id"]
     video = bot.sent("sendVideo", make_media("mp4", 40_000), "a.mp4")["video"]["file_id"]
-    refused = _error(bot.call("sendDocument", chat_id=CHAT, document=photo))
+    refused = error_of(bot.call("sendDocument", chat_id=CHAT, document=photo))
     assert refused == (400, "Bad Request: can't use file of type Photo as Document")
-    refused = _error(bot.call("sendPhoto", chat_id=CHAT, photo=video))
+    refused = error_of(bot.call("sendPhoto", chat_id=CHAT, photo=video))
     assert refused == (400, "Bad Request: can't use file of type Video as Photo")
     assert "video" in bot.call("sendDocument", chat_id=CHAT, document=video).json()["result"]
 
@@ -477,8 +442,8 @@ def test_get_file_knows_handles_up_to_twenty_megabytes(bot: Client) -> None:
     small = bot.sent("sendDocument", b"hello", "a.txt")["document"]
     assert bot.call("getFile", file_id=small["file_id"]).json()["result"]["file_size"] == 5
     large = bot.sent("sendDocument", bytes(20 * 1024 * 1024 + 1), "a.bin")["document"]
-    assert _error(bot.call("getFile", file_id=large["file_id"])) == (400, "Bad Request: file is too big")
-    assert _error(bot.call("getFile", file_id="x")) == (400, "Bad Request: invalid file_id")
+    assert error_of(bot.call("getFile", file_id=large["file_id"])) == (400, "Bad Request: file is too big")
+    assert error_of(bot.call("getFile", file_id="x")) == (400, "Bad Request: invalid file_id")
 
 
 def test_a_deleted_message_leaves_its_handle_usable(bot: Client) -> None:
@@ -486,7 +451,7 @@ def test_a_deleted_message_leaves_its_handle_usable(bot: Client) -> None:
     message = bot.sent("sendDocument", b"hello", "a.txt")
     assert bot.call("deleteMessage", chat_id=CHAT, message_id=message["message_id"]).json()["result"] is True
     again = bot.call("deleteMessage", chat_id=CHAT, message_id=message["message_id"])
-    assert _error(again) == (400, "Bad Request: message to delete not found")
+    assert error_of(again) == (400, "Bad Request: message to delete not found")
     assert bot.call("deleteMessages", chat_id=CHAT, message_ids="[1, 2]").json()["result"] is True
     sent = bot.call("sendDocument", chat_id=CHAT, document=message["document"]["file_id"])
     assert sent.json()["result"]["message_id"] == 2
@@ -506,17 +471,18 @@ def test_every_chat_exists_unless_they_are_named(bot: Client) -> None:
         assert strict.send("sendDocument", b"x", "a", chat_id="@mine").status_code == 200
         missing = (400, "Bad Request: chat not found")
         for chat in (6, "@yours", "nonsense"):
-            assert _error(strict.send("sendDocument", b"x", "a", chat_id=chat)) == missing
-    assert _error(bot.send("sendDocument", b"x", "a", chat_id="")) == (400, "Bad Request: chat_id is empty")
+            assert error_of(strict.send("sendDocument", b"x", "a", chat_id=chat)) == missing
+    assert error_of(bot.send("sendDocument", b"x", "a", chat_id="")) == (400, "Bad Request: chat_id is empty")
 
 
 def test_a_chat_can_kick_the_bot_and_take_it_back(server: BotApiServer, bot: Client) -> None:
     server.kick(CHAT)
-    refused = _error(bot.send("sendDocument", b"x", "a"))
+    refused = error_of(bot.send("sendDocument", b"x", "a"))
     assert refused == (403, "Forbidden: bot was kicked from the supergroup chat")
     server.kick(5)
     assert (
-        _error(bot.send("sendDocument", b"x", "a", chat_id=5))[1] == "Forbidden: bot was blocked by the user"
+        error_of(bot.send("sendDocument", b"x", "a", chat_id=5))[1]
+        == "Forbidden: bot was blocked by the user"
     )
     server.invite(CHAT)
     assert bot.send("sendDocument", b"x", "a").status_code == 200
@@ -525,7 +491,7 @@ def test_a_chat_can_kick_the_bot_and_take_it_back(server: BotApiServer, bot: Cli
 def test_a_group_that_was_upgraded_names_its_new_id(server: BotApiServer, bot: Client) -> None:
     server.migrate(CHAT, -1009)
     answer = bot.send("sendDocument", b"x", "a")
-    assert _error(answer) == (400, "Bad Request: group chat was upgraded to a supergroup chat")
+    assert error_of(answer) == (400, "Bad Request: group chat was upgraded to a supergroup chat")
     assert answer.json()["parameters"] == {"migrate_to_chat_id": -1009}
     assert bot.send("sendDocument", b"x", "a", chat_id=-1009).status_code == 200
 
@@ -542,13 +508,13 @@ def test_a_rate_limit_is_told_in_three_forms(server: BotApiServer, bot: Client) 
     """Source: body and header; a 429 inside a 400: TelegramBots#1520, td#3003."""
     server.fail(*(Fault(retry_after=7, retry_after_in=where) for where in ("body", "header", "text")))
     body, header, text = (bot.send("sendDocument", b"x", "a") for _ in range(3))
-    assert _error(body) == (429, "Too Many Requests: retry after 7")
+    assert error_of(body) == (429, "Too Many Requests: retry after 7")
     assert body.json()["parameters"] == {"retry_after": 7}
     assert body.headers["retry-after"] == "7"
-    assert _error(header) == (429, "Too Many Requests")
+    assert error_of(header) == (429, "Too Many Requests")
     assert "parameters" not in header.json()
     assert header.headers["retry-after"] == "7"
-    assert _error(text) == (400, "Bad Request: Too Many Requests: retry after 7")
+    assert error_of(text) == (400, "Bad Request: Too Many Requests: retry after 7")
     assert "retry-after" not in text.headers
     assert server.received == []
     assert server.pending_faults == ()
@@ -697,7 +663,7 @@ def test_a_torn_last_line_of_the_journal_is_dropped(tmp_path: Path) -> None:
     assert [upload.filename for upload in read_journal(journal)] == ["a.txt", "b.txt"]
 
 
-def test_a_journal_that_is_none_is_an_error(tmp_path: Path) -> None:
+def test_a_journal_that_is_none_is_anerror_of(tmp_path: Path) -> None:
     journal = tmp_path / "uploads.jsonl"
     journal.write_text('{"what": "else"}\n')
     with pytest.raises(ValueError, match="Line 1 of the journal"), BotApiServer(journal=journal):

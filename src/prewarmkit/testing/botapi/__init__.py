@@ -20,8 +20,21 @@ except ModuleNotFoundError as missing:
         "The Bot API server needs aiohttp: pip install 'prewarmkit[testing]'.", name=missing.name
     ) from missing
 
+from prewarmkit.testing.botapi.faults import Fault
 from prewarmkit.testing.botapi.journal import read_journal
+from prewarmkit.testing.botapi.limits import FloodLimits, most_in_window
 from prewarmkit.testing.botapi.server import BotApiServer
-from prewarmkit.testing.botapi.values import FAKE_BOT, Call, Fault, Send, Upload
+from prewarmkit.testing.botapi.values import FAKE_BOT, Call, Fetch, Send, Upload
 
-__all__ = ["FAKE_BOT", "BotApiServer", "Call", "Fault", "Send", "Upload", "read_journal"]
+__all__ = [
+    "FAKE_BOT",
+    "BotApiServer",
+    "Call",
+    "Fault",
+    "Fetch",
+    "FloodLimits",
+    "Send",
+    "Upload",
+    "most_in_window",
+    "read_journal",
+]

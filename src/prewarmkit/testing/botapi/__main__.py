@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from prewarmkit.testing.botapi.limits import FloodLimits
 from prewarmkit.testing.botapi.server import BotApiServer
 from prewarmkit.testing.botapi.values import FAKE_BOT
 
@@ -24,6 +25,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--token", action="append", help="of a bot to know; may be given several times")
     parser.add_argument("--journal", type=Path, help="a file that keeps uploads over restarts")
     parser.add_argument("--local", action="store_true", help="2000 MB instead of 50, as with --local")
+    parser.add_argument(
+        "--minute",
+        type=float,
+        metavar="SECONDS",
+        help="hold Telegram's limits per chat and per bot, with a minute of so many seconds",
+    )
     return parser.parse_args()
 
 
@@ -50,8 +57,13 @@ def main() -> None:
     """Serve until told to stop."""
     arguments = _arguments()
     first, *others = arguments.token or [FAKE_BOT]
+    limits = None if arguments.minute is None else FloodLimits(window_seconds=arguments.minute)
     with BotApiServer(
-        token=first, port=arguments.port, journal=arguments.journal, local=arguments.local
+        token=first,
+        port=arguments.port,
+        journal=arguments.journal,
+        local=arguments.local,
+        limits=limits,
     ) as server:
         for token in others:
             server.add_bot(token)

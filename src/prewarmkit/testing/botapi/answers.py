@@ -6,25 +6,29 @@ Shapes and field names are those of the Bot API's documentation (10.1); it never
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from prewarmkit.media import MediaKind
 from prewarmkit.testing.botapi import ids
-from prewarmkit.testing.botapi.values import Fault, Upload
+from prewarmkit.testing.botapi.faults import Fault
+from prewarmkit.testing.botapi.values import Upload
 
 __all__ = [
     "Answer",
+    "altered",
     "chat_object",
     "error",
+    "identified",
     "media_fields",
     "nginx_page",
     "ok",
     "photo_sizes",
     "refusal",
+    "shuffled",
     "user_object",
 ]
 
@@ -32,6 +36,8 @@ _PHOTO_BOXES = (("s", 90), ("m", 320), ("x", 800), ("y", 1280), ("w", 2560))
 """The sizes that a photo is kept in, by the longer side."""
 
 _GUESSED_PIXELS = (1280, 720)
+
+_T = TypeVar("_T")
 
 
 @frozen
@@ -174,3 +180,44 @@ def media_fields(upload: Upload) -> dict[str, Any]:  # noqa: PLR0911 - a table
             return {"sticker": {**pixels, "type": "regular", **moving, **identity}}
         case MediaKind.DOCUMENT:
             return {"document": {**named, **identity}}
+
+
+def identified(upload: Upload) -> Upload:
+    """The upload with the ids that its bot has for this content as this kind."""
+    upload = evolve(
+        upload,
+        file_id=ids.file_id(upload.bot_id, upload.kind, upload.sha256),
+        file_unique_id=ids.file_unique_id(upload.kind, upload.sha256),
+    )
+    if upload.kind is not MediaKind.PHOTO:
+        return upload
+    heaviest = photo_sizes(upload)[-1]
+    return evolve(upload, file_id=heaviest["file_id"], file_unique_id=heaviest["file_unique_id"])
+
+
+def shuffled(items: Sequence[_T]) -> list[_T]:
+    """The same in another order, always the same other one; a single item has none."""
+    return [*items[1::2], *reversed(items[::2])]
+
+
+def altered(medium: dict[str, Any], fault: Fault) -> dict[str, Any]:
+    """The medium as a fault would have it."""
+    if "photo" in medium:
+        if fault.empty_photo_sizes:
+            return {"photo": []}
+        if fault.shuffle_photo_sizes:
+            medium = {"photo": shuffled(medium["photo"])}
+    return {name: _altered_object(value, fault) for name, value in medium.items()}
+
+
+def _altered_object(value: Any, fault: Fault) -> Any:
+    if isinstance(value, list):
+        return [_altered_object(item, fault) for item in value]  # pyright: ignore[reportUnknownVariableType] - JSON
+    changed = dict(value)
+    if fault.drop_unique_id:
+        changed["file_unique_id"] = ""
+    if fault.file_id_is_url:
+        changed["file_id"] = "https://example.org/never-became-a-file"
+    if fault.report_bytes is not None:
+        changed["file_size"] = fault.report_bytes
+    return changed

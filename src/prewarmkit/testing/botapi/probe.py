@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-__all__ = ["HEAD_BYTES", "Facts", "probe"]
+__all__ = ["HEAD_BYTES", "Facts", "has_known_extension", "probe"]
 
 HEAD_BYTES = 65_536
 """How much of a file's beginning is looked at; a film whose index is not in it is taken at its word."""
@@ -91,6 +91,11 @@ def probe(head: bytes, filename: str) -> Facts:
         return _film(head)
     width, height = _pixels(container, head)
     return Facts(container=container, width=width, height=height)
+
+
+def has_known_extension(path: str) -> bool:
+    """Whether a name or a path says what the file is."""
+    return posixpath.splitext(path)[1].lower() in _BY_EXTENSION
 
 
 def _by_magic(head: bytes) -> str:

@@ -1,29 +1,29 @@
-"""`BotApiServer`: the HTTP side. It owns the socket, the thread, the lock and the limits, and knows no Bot API method.
+"""`BotApiServer`: what a test holds in its hands. It owns the socket, the thread and the journal, and answers nothing itself.
 
-The server runs in a thread with an event loop of its own, so that asyncio, trio and plain tests use it alike. The token is
-part of every path, so no request line is ever logged.
+The server runs in a thread with an event loop of its own, so that asyncio, trio and plain tests use it alike.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import struct
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 
-from aiohttp import ClientError, web
+from aiohttp import web
 
-from prewarmkit.testing.botapi.answers import Answer, error, nginx_page, refusal
-from prewarmkit.testing.botapi.forms import BadForm, BodyTooLarge, Form, read_form
+from prewarmkit.testing.botapi.exchange import Exchange
+from prewarmkit.testing.botapi.faults import Fault
 from prewarmkit.testing.botapi.journal import Journal
-from prewarmkit.testing.botapi.methods import Methods, Query, canonical, sends_media
+from prewarmkit.testing.botapi.limits import FloodLimits, Floods, SameSizeBrake, most_in_window
+from prewarmkit.testing.botapi.materials import URL_CACHE_SECONDS, Web
+from prewarmkit.testing.botapi.methods import Methods
+from prewarmkit.testing.botapi.sending import Sending
 from prewarmkit.testing.botapi.state import State
-from prewarmkit.testing.botapi.values import FAKE_BOT, Call, Fault, Send, Upload
+from prewarmkit.testing.botapi.values import FAKE_BOT, Call, Fetch, Send, Upload
 from prewarmkit.testing.lifespan import Lifespan
 
 __all__ = ["BODY_LIMIT", "LOCAL_BODY_LIMIT", "BotApiServer"]
@@ -38,15 +38,12 @@ _HOST = "127.0.0.1"
 _STOP_SECONDS = 10
 
 
-class _Reset(Exception):
-    """A fault resets the connection here."""
-
-
 class BotApiServer(Lifespan):
     """A Bot API server on this machine, over real HTTP, that keeps what it got and can be told to fail.
 
-    Use it as ``with`` or as ``async with``; it may be started once. It has getMe, getFile, deleteMessage(s) and every
-    ``send…`` method of one medium, by multipart upload and by ``file_id``; no URL can be fetched, no file downloaded.
+    Use it as ``with`` or as ``async with``; it may be started once. It has getMe, getFile, deleteMessage(s), every ``send…``
+    method of one medium, sendMediaGroup, forwardMessage and copyMessage. Media come by multipart upload, by ``file_id``, by URL
+    (which this server fetches itself, from this machine only) and, with ``local``, by ``file://`` path; none can be downloaded.
 
     Args:
         token: The first bot's token.
@@ -56,6 +53,12 @@ class BotApiServer(Lifespan):
         known_chats: The only chats there are (ids, or names with their ``@``); ``None``: every id is a chat.
         strict_images: Refuse a photo whose bytes are no PNG, JPEG, GIF or WebP, as the live server does. Left out, such bytes are
             answered as a photo of guessed size.
+        limits: How many messages are let through; ``None``: all of them.
+        same_size_brake: Space uploads of equal size as the hosted server does; never with ``local``.
+        reaches: Where addresses lead that begin with a key: ``{"https://media.example.org": "http://127.0.0.1:9000/media"}``.
+        url_cache_seconds: How long what was found behind a URL stays known, failures included.
+        clock: Seconds, for `limits`, the caches and the journal.
+        sleep: How the brake waits, in the server's own event loop.
     """
 
     def __init__(
@@ -67,24 +70,44 @@ class BotApiServer(Lifespan):
         local: bool = False,
         known_chats: Iterable[int | str] | None = None,
         strict_images: bool = False,
+        limits: FloodLimits | None = None,
+        same_size_brake: bool = False,
+        reaches: Mapping[str, str] | None = None,
+        url_cache_seconds: float = URL_CACHE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         chats = None if known_chats is None else frozenset(known_chats)
         self._state = State(known_chats=chats)
         self.token = token
         self.bot_id = self._state.add_bot(token)
         self._port = port
-        self._limit = LOCAL_BODY_LIMIT if local else BODY_LIMIT
         self._journal = None if journal is None else Journal(Path(journal))
-        self._methods = Methods(
-            state=self._state, record=self._record, clock=time.time, strict_images=strict_images
-        )
         self._lock = threading.RLock()
+        self._web = Web(clock=clock, cache_seconds=url_cache_seconds, reaches=dict(reaches or {}))
+        sending = Sending(
+            state=self._state,
+            floods=Floods(limits=limits, clock=clock),
+            record=self._record,
+            dates=time.time,
+            clock=clock,
+            strict_images=strict_images,
+            local=local,
+        )
+        self._exchange = Exchange(
+            state=self._state,
+            lock=self._lock,
+            methods=Methods(sending),
+            fetcher=self._web,
+            limit=LOCAL_BODY_LIMIT if local else BODY_LIMIT,
+            brake=SameSizeBrake(clock=clock) if same_size_brake and not local else None,
+            clock=clock,
+            sleep=sleep,
+        )
         self._ready: Future[int] = Future()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
-        self._bug: Exception | None = None
-        self._aborted = 0
 
     def __repr__(self) -> str:
         return f"<BotApiServer bot_id={self.bot_id}>"
@@ -122,8 +145,8 @@ class BotApiServer(Lifespan):
                 raise RuntimeError(f"The Bot API server did not stop within {_STOP_SECONDS} seconds.")
         if self._journal is not None:
             self._journal.close()
-        if self._bug is not None:
-            bug, self._bug = self._bug, None
+        bug, self._exchange.bug = self._exchange.bug, None
+        if bug is not None:
             raise bug
 
     def _open(self) -> None:
@@ -142,16 +165,20 @@ class BotApiServer(Lifespan):
         return f"http://{_HOST}:{self._port}"
 
     @property
-    def received(self) -> list[Upload]:
-        """Uploads that were received whole and carried out since the start, oldest first: a copy."""
+    def messages(self) -> list[Upload | Send]:
+        """What was put into chats since the start, oldest first, each item of an album on its own: a copy."""
         with self._lock:
-            return list(self._state.received)
+            return list(self._state.journal)
+
+    @property
+    def received(self) -> list[Upload]:
+        """Of `messages`, those whose bytes came, by whatever route: each is an upload with its SHA-256."""
+        return [entry for entry in self.messages if isinstance(entry, Upload)]
 
     @property
     def sends(self) -> list[Send]:
-        """Sends by ``file_id`` since the start, oldest first: a copy."""
-        with self._lock:
-            return list(self._state.sends)
+        """Of `messages`, those without bytes: by ``file_id``, forwards and copies."""
+        return [entry for entry in self.messages if isinstance(entry, Send)]
 
     @property
     def calls(self) -> list[Call]:
@@ -160,9 +187,32 @@ class BotApiServer(Lifespan):
             return list(self._state.calls)
 
     @property
+    def fetches(self) -> list[Fetch]:
+        """Every URL that was looked at since the start, oldest first, and whether its answer was known already: a copy."""
+        with self._lock:
+            return list(self._web.fetches)
+
+    def most_sent(self, seconds: float, *, chat_id: int | None = None, bot_id: int | None = None) -> int:
+        """The most messages that lie in any one closed window of so many seconds.
+
+        Args:
+            seconds: The window's length, by the server's clock.
+            chat_id: Only of this chat.
+            bot_id: Only of this bot.
+        """
+        return most_in_window(
+            (
+                entry.at
+                for entry in self.messages
+                if chat_id in {None, entry.chat_id} and bot_id in {None, entry.bot_id}
+            ),
+            seconds,
+        )
+
+    @property
     def aborted(self) -> int:
         """Requests whose client went away before the body was complete."""
-        return self._aborted
+        return self._exchange.aborted
 
     @property
     def pending_faults(self) -> tuple[Fault, ...]:
@@ -201,9 +251,9 @@ class BotApiServer(Lifespan):
             self._state.migrate(old, new)
 
     def clear(self) -> None:
-        """Forget `received`, `sends` and `calls`; handles, messages and faults stay."""
+        """Forget `messages`, `calls` and `fetches`; handles, chats, limits and faults stay."""
         with self._lock:
-            for records in (self._state.received, self._state.sends, self._state.calls):
+            for records in (self._state.journal, self._state.calls, self._web.fetches):
                 records.clear()
 
     # ── the thread ───────────────────────────────────────────────────────────
@@ -213,14 +263,16 @@ class BotApiServer(Lifespan):
             asyncio.run(self._serve())
         except BaseException as failure:  # noqa: BLE001 - handed to whoever waits for the start
             if self._ready.done():
-                self._bug = self._bug or RuntimeError(f"The Bot API server's thread died: {failure!r}")
+                self._exchange.bug = self._exchange.bug or RuntimeError(
+                    f"The Bot API server's thread died: {failure!r}"
+                )
             else:
                 self._ready.set_exception(failure)
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._handle)
+        app.router.add_route("*", "/{path:.*}", self._exchange.handle)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await runner.setup()
         try:
@@ -229,121 +281,8 @@ class BotApiServer(Lifespan):
             await self._stop.wait()
         finally:
             await runner.cleanup()
+            await self._web.close()
 
     def _record(self, upload: Upload) -> None:
         if self._journal is not None:
             self._journal.append(upload)
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        try:
-            answer = await self._answer(request)
-        except _Reset:
-            return _reset(request)
-        except (ClientError, ConnectionError):
-            self._aborted += 1  # nobody is left to answer; the request had no effect
-            return web.Response(status=400)  # goes nowhere, and quietly
-        except Exception as bug:
-            self._bug = self._bug or bug
-            raise
-        response = web.Response(
-            status=answer.status,
-            body=answer.body,
-            headers={"Content-Type": answer.content_type, **answer.headers},
-        )
-        if answer.closes:
-            response.force_close()
-        return response
-
-    async def _answer(self, request: web.Request) -> Answer:
-        token, method = _target(request.path)
-        if token is None:
-            return error(404, "Not Found")
-        if request.content_length is not None and request.content_length > self._limit:
-            return self._called(method, token, None, nginx_page(413))
-        with self._lock:
-            fault = self._state.take_fault(method, sends_media=sends_media(method), chat_id=None)
-        if fault is not None and fault.before_body:
-            await asyncio.sleep(fault.delay_seconds)
-            return self._called(method, token, None, refusal(fault))
-        try:
-            form = await self._form(request, fault)
-        except BodyTooLarge:
-            return self._called(method, token, None, nginx_page(413))
-        except BadForm as bad:
-            closing = error(400, str(bad))
-            return self._called(method, token, None, Answer(400, closing.body, closes=True))
-        chat_id = form.fields.get("chat_id")
-        if fault is None:
-            with self._lock:
-                fault = self._state.take_fault(method, sends_media=sends_media(method), chat_id=chat_id or "")
-        if fault is not None:
-            await asyncio.sleep(fault.delay_seconds)
-        return self._carried_out(request, method, token, form, fault)
-
-    async def _form(self, request: web.Request, fault: Fault | None) -> Form:
-        breaks_at = None if fault is None else fault.reset_after_bytes
-
-        def watch(total: int) -> None:
-            if breaks_at is not None and total >= breaks_at:
-                raise _Reset
-
-        watch(0)
-        return await read_form(request, limit=self._limit, on_file_bytes=watch)
-
-    def _carried_out(
-        self, request: web.Request, method: str, token: str, form: Form, fault: Fault | None
-    ) -> Answer:
-        """What the request leads to once all of it is here; nothing of it is undone by a lost client."""
-        if fault is not None and fault.reset_after_bytes is not None:
-            raise _Reset  # the file was shorter than that
-        chat_id = form.fields.get("chat_id")
-        with self._lock:
-            bot_id = self._state.bot(token)
-            if bot_id is None:
-                return self._called(method, token, chat_id, error(401, "Unauthorized"))
-            if fault is not None and fault.refuses:
-                answer = refusal(fault)
-            else:
-                query = Query(
-                    method=canonical(method),
-                    bot_id=bot_id,
-                    form=form,
-                    content_length=request.content_length,
-                    transfer_encoding=request.headers.get("Transfer-Encoding"),
-                    fault=fault,
-                )
-                answer = self._methods.answer(query)
-            if fault is not None and fault.reset_before_answer:
-                raise _Reset
-            return self._called(method, token, chat_id, answer)
-
-    def _called(self, method: str, token: str, chat_id: str | None, answer: Answer) -> Answer:
-        with self._lock:
-            call = Call(
-                method=canonical(method),
-                bot_id=self._state.bot(token),
-                chat_id=chat_id,
-                status=answer.status,
-                at=time.monotonic(),
-            )
-            self._state.calls.append(call)
-        return answer
-
-
-def _target(path: str) -> tuple[str, str] | tuple[None, str]:
-    """The token and the method of a path."""
-    if not path.startswith("/bot"):
-        return None, ""
-    token, slash, method = path.removeprefix("/bot").partition("/")
-    return (token, method.strip("/")) if slash and method else (None, "")
-
-
-def _reset(request: web.Request) -> web.StreamResponse:
-    """Break the connection off so that the client sees a reset, not an end."""
-    transport = request.transport
-    if transport is not None:
-        raw: socket.socket | None = transport.get_extra_info("socket")
-        if raw is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
-    return web.Response(status=500)  # goes nowhere

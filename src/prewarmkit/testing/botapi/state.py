@@ -12,7 +12,8 @@ from attrs import define, evolve, field
 
 from prewarmkit.media import MediaKind
 from prewarmkit.testing.botapi.answers import photo_sizes
-from prewarmkit.testing.botapi.values import Call, Fault, Send, Upload, bot_id_of
+from prewarmkit.testing.botapi.faults import Fault
+from prewarmkit.testing.botapi.values import Call, Send, Upload, bot_id_of
 
 __all__ = ["ChatRefusal", "State"]
 
@@ -33,22 +34,21 @@ class State:
 
     Attributes:
         known_chats: The only chats there are; ``None``: every id is a chat.
-        received: Uploads since the start, oldest first.
-        sends: Sends by ``file_id`` since the start, oldest first.
+        journal: What was put into chats since the start, oldest first.
         calls: Every answered request since the start, oldest first.
     """
 
     known_chats: frozenset[int | str] | None = None
-    received: list[Upload] = field(factory=list[Upload])
-    sends: list[Send] = field(factory=list[Send])
+    journal: list[Upload | Send] = field(factory=list["Upload | Send"])
     calls: list[Call] = field(factory=list[Call])
     _tokens: dict[str, int] = field(factory=dict[str, int])
     _revoked: set[str] = field(factory=set[str])
     _kicked: set[int] = field(factory=set[int])
     _moved: dict[int, int] = field(factory=dict[int, int])
     _files: dict[str, Upload] = field(factory=dict[str, Upload])
-    _messages: set[tuple[int, int]] = field(factory=set[tuple[int, int]])
+    _messages: dict[tuple[int, int], Upload] = field(factory=dict[tuple[int, int], Upload])
     _last_message: dict[int, int] = field(factory=dict[int, int])
+    _albums: int = 0
     _faults: list[Fault] = field(factory=list[Fault])
 
     # ── bots ─────────────────────────────────────────────────────────────────
@@ -125,15 +125,21 @@ class State:
         """The id of a new message in that chat."""
         message_id = self._last_message.get(chat_id, 0) + 1
         self._last_message[chat_id] = message_id
-        self._messages.add((chat_id, message_id))
         return message_id
+
+    def next_album(self) -> str:
+        """The id of a new album."""
+        self._albums += 1
+        return str(10_000_000_000_000_000 + self._albums)
+
+    def message(self, bot_id: int, chat_id: int, message_id: int) -> Upload | None:
+        """The message that this bot sees there: of a private chat, only its own."""
+        found = self._messages.get((chat_id, message_id))
+        return None if found is None or (chat_id > 0 and found.bot_id != bot_id) else found
 
     def delete_message(self, chat_id: int, message_id: int) -> bool:
         """Whether there was such a message; its file stays usable, as on the live server."""
-        if (chat_id, message_id) not in self._messages:
-            return False
-        self._messages.remove((chat_id, message_id))
-        return True
+        return self._messages.pop((chat_id, message_id), None) is not None
 
     def keep(self, upload: Upload) -> None:
         """Make an upload's ids valid and its message known."""
@@ -144,7 +150,7 @@ class State:
         else:
             self._files[upload.file_id] = upload
         if upload.message_id:
-            self._messages.add((upload.chat_id, upload.message_id))
+            self._messages[upload.chat_id, upload.message_id] = upload
             last = self._last_message.get(upload.chat_id, 0)
             self._last_message[upload.chat_id] = max(last, upload.message_id)
 
@@ -172,6 +178,7 @@ class State:
             sends_media: Whether a fault without a method means it too.
             chat_id: ``None`` before the body was read: then a fault that names a chat, and all behind it, wait.
         """
+        passed: list[int] = []
         for index, fault in enumerate(self._faults):
             if not _matches(fault, method, sends_media=sends_media):
                 continue
@@ -180,12 +187,22 @@ class State:
                     return None
                 if str(fault.chat_id) != chat_id:
                     continue
+            if fault.nth > 1:
+                passed.append(index)
+                continue
+            self._let_pass(passed)
             if fault.times > 1:
                 self._faults[index] = evolve(fault, times=fault.times - 1)
             else:
                 del self._faults[index]
             return fault
+        if chat_id is not None:  # else the same request is asked for again when its body was read
+            self._let_pass(passed)
         return None
+
+    def _let_pass(self, passed: Iterable[int]) -> None:
+        for index in passed:
+            self._faults[index] = evolve(self._faults[index], nth=self._faults[index].nth - 1)
 
 
 def _matches(fault: Fault, method: str, *, sends_media: bool) -> bool:

@@ -1,0 +1,155 @@
+"""What Telegram lets through: sliding windows per chat and per bot, and the brake on files of one size. Pure.
+
+The clock is handed in; nothing sleeps here. Windows are closed: two sends exactly a window apart count together.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from attrs import Attribute, define, field, frozen
+
+__all__ = ["FloodLimits", "FloodWait", "Floods", "SameSizeBrake", "most_in_window"]
+
+_SECOND = 1.0
+_BRAKE_FROM_BYTES = 100_000
+_BRAKE_SECONDS_PER_BYTE = 1e-7
+_BRAKE_LEAST, _BRAKE_MOST = 0.2, 0.9
+_BRAKE_BACKLOG = 5.0
+
+
+class FloodWait(Exception):
+    """Too much was sent; ``seconds`` is what the answer says, in whole ones."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = max(1, math.ceil(seconds))
+        super().__init__(f"Too Many Requests: retry after {self.seconds}")
+
+
+def _count(_instance: object, attribute: Attribute[int], value: int) -> None:
+    if value < 1:
+        raise ValueError(f"FloodLimits.{attribute.name} must be 1 or more, not {value!r}.")
+
+
+@frozen(kw_only=True)
+class FloodLimits:
+    """How much a server takes, by default as Telegram's FAQ for bots words it.
+
+    Attributes:
+        group_per_minute: Messages of one bot into one group or channel in any `window_seconds`.
+        private_per_minute: Messages of one bot into one private chat in any `window_seconds`.
+        chat_per_second: Messages of one bot into any one chat in any second.
+        bot_per_second: Messages of one bot in any second.
+        window_seconds: The length of the "minute" above.
+        told_in: Where a 429 says how long to wait, see `Fault`'s ``retry_after_in``.
+        album_is_one: Whether an album counts as one message; users report that it does not.
+    """
+
+    group_per_minute: int = field(default=20, validator=_count)
+    private_per_minute: int = field(default=60, validator=_count)
+    chat_per_second: int = field(default=1, validator=_count)
+    bot_per_second: int = field(default=30, validator=_count)
+    window_seconds: float = 60.0
+    told_in: Literal["body", "header", "text"] = "body"
+    album_is_one: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if not 0 < self.window_seconds < math.inf:
+            raise ValueError(
+                f"FloodLimits.window_seconds must be more than 0 and finite, not {self.window_seconds!r}."
+            )
+
+    def windows(self, chat_id: int) -> tuple[tuple[int, float], ...]:
+        """A chat's windows: how many, in how many seconds; a positive id is a private chat."""
+        per_minute = self.private_per_minute if chat_id > 0 else self.group_per_minute
+        return (self.chat_per_second, _SECOND), (per_minute, self.window_seconds)
+
+
+@define(kw_only=True)
+class Floods:
+    """The sends that count against the limits, in logs per bot and per bot and chat.
+
+    Attributes:
+        limits: What is let through; ``None``: everything.
+        clock: Seconds, from whatever start.
+    """
+
+    limits: FloodLimits | None
+    clock: Callable[[], float] = field(repr=False)
+    _logs: dict[tuple[int, int | None], list[float]] = field(
+        init=False, factory=dict[tuple[int, "int | None"], list[float]], repr=False
+    )
+
+    def take(self, bot_id: int, chat_id: int, *, messages: int = 1) -> None:
+        """Count messages, all or none.
+
+        An album is more than a chat takes in a second, and is let through where nothing else was sent in that second:
+        the per-second limit is one that "short bursts" may pass (docs).
+
+        Raises:
+            FloodWait: They are too many now.
+        """
+        if self.limits is None:
+            return
+        cost = 1 if self.limits.album_is_one else messages
+        now = self.clock()
+        checks = [
+            ((bot_id, chat_id), self.limits.windows(chat_id)),
+            ((bot_id, None), ((self.limits.bot_per_second, _SECOND),)),
+        ]
+        wait = max(
+            _seconds_until(self._logs.get(key, []), limit, seconds, cost, now)
+            for key, windows in checks
+            for limit, seconds in windows
+        )
+        if wait > 0:
+            raise FloodWait(wait)
+        for key, windows in checks:
+            log = self._logs.setdefault(key, [])
+            log.extend([now] * cost)
+            longest = max(seconds for _limit, seconds in windows)
+            del log[: sum(1 for at in log if now - at > longest)]
+
+
+def _seconds_until(log: list[float], limit: int, seconds: float, cost: int, now: float) -> float:
+    """How long until so many more fit; 0: now."""
+    inside = [at for at in log if now - at <= seconds]
+    room = max(limit, cost)  # more than ever fits goes alone
+    excess = len(inside) + cost - room
+    if excess <= 0:
+        return 0.0
+    # The far end of a closed window still counts, so it is left by more than nothing.
+    return math.nextafter(inside[excess - 1] + seconds - now, math.inf)
+
+
+@define(kw_only=True)
+class SameSizeBrake:
+    """Spaces requests of one bot whose files have the same number of bytes in total, as the hosted server does."""
+
+    clock: Callable[[], float] = field(repr=False)
+    _next: dict[tuple[int, int], float] = field(init=False, factory=dict[tuple[int, int], float], repr=False)
+
+    def wait(self, bot_id: int, size: int) -> float:
+        """Seconds to hold this request back.
+
+        Raises:
+            FloodWait: More than five seconds' worth of them wait already.
+        """
+        now = self.clock()
+        if size <= _BRAKE_FROM_BYTES:
+            return 0.0
+        start = max(now, self._next.get((bot_id, size), now))
+        if start - now > _BRAKE_BACKLOG:
+            raise FloodWait(start - now)
+        space = min(max(size * _BRAKE_SECONDS_PER_BYTE, _BRAKE_LEAST), _BRAKE_MOST)
+        self._next[bot_id, size] = start + space
+        return start - now
+
+
+def most_in_window(times: Iterable[float], seconds: float) -> int:
+    """The most of these moments that lie in any one closed window of so many seconds."""
+    ordered = sorted(times)
+    return max((bisect_right(ordered, at + seconds) - index for index, at in enumerate(ordered)), default=0)
