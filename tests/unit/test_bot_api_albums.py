@@ -265,7 +265,7 @@ def test_what_cannot_be_forwarded(server: BotApiServer, bot: Client, other: Clie
             refused = other.refused(method, chat_id=5, from_chat_id=chat, message_id=message)
             expected = f"message can't be {done}" if what is None else what.format(verb)
             assert refused == (400, f"Bad Request: {expected}")
-    server.kick(SHARED)
+    server.kick(SHARED, "not_member", bot_id=987654321)
     assert other.refused("forwardMessage", chat_id=5, from_chat_id=SHARED, message_id=1)[0] == 403
     assert server.sends == []
 

@@ -1,4 +1,4 @@
-"""What the Bot API server lets through: sliding windows, the brake on equal sizes, faults for the nth call.
+"""What the Bot API server lets through: sliding windows, and faults for the nth call.
 
 Rules are cited by where research found them: "docs" is the Bot API's FAQ and reference, "source" is tdlib/telegram-bot-api.
 """
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prewarmkit.testing.botapi import BotApiServer, Fault, FloodLimits, most_in_window
-from prewarmkit.testing.botapi.limits import Floods, FloodWait, SameSizeBrake
+from prewarmkit.testing.botapi.limits import Floods, FloodWait
 from prewarmkit.testing.clock import FakeClock
 
 pytestmark = pytest.mark.usefixtures("close_bot_clients")
@@ -195,50 +195,6 @@ def test_the_busiest_window_is_found_at_both_of_its_ends() -> None:
 def test_limits_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         FloodLimits(**wrong)
-
-
-# ── the brake on equal sizes ─────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("size", "space"),
-    [(100_001, 0.2), (1_999_999, 0.2), (5_000_000, 0.5), (9_000_000, 0.9), (45_000_000, 0.9)],
-)
-def test_equal_sizes_are_spaced_by_their_bytes(size: int, space: float) -> None:
-    """Source (ClientManager): clamp(bytes x 1e-7, 0.2, 0.9) seconds between requests of the same total."""
-    clock = FakeClock(now=0.0)
-    brake = SameSizeBrake(clock=clock)
-    assert [brake.wait(1, size) for _ in range(3)] == pytest.approx([0, space, 2 * space])
-    clock.advance(3 * space)
-    assert brake.wait(1, size) == 0
-
-
-def test_other_sizes_small_files_and_other_bots_are_not_braked() -> None:
-    """Source: over 100,000 bytes, per bot."""
-    brake = SameSizeBrake(clock=FakeClock(now=0.0))
-    assert [brake.wait(1, 100_000) for _ in range(9)] == [0] * 9
-    assert [brake.wait(1, size) for size in (200_000, 200_001)] == [0, 0]
-    assert brake.wait(2, 200_000) == 0
-
-
-def test_a_backlog_of_equal_sizes_is_too_many_requests(clock: FakeClock) -> None:
-    """Source: a backlog over 5 s gives 429."""
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    with BotApiServer(same_size_brake=True, clock=clock, sleep=sleep) as server:
-        bot = Client(server)
-        answers = [bot.send("sendDocument", bytes(2_500_000), "a.bin") for _ in range(22)]
-        assert [answer.status_code for answer in answers] == [200] * 21 + [429]
-        assert slept == [0.25 * n for n in range(1, 21)]
-        assert answers[-1].json()["parameters"]["retry_after"] == 6
-        assert bot.send("sendDocument", bytes(2_500_001), "a.bin").status_code == 200
-    with BotApiServer(same_size_brake=True, local=True, clock=clock, sleep=sleep) as server:
-        bot = Client(server)
-        assert [bot.send("sendDocument", bytes(2_500_000), "a").status_code for _ in range(3)] == [200] * 3
-    assert len(slept) == 20, "off with --local (source)"
 
 
 # ── faults for the nth call ──────────────────────────────────────────────────

@@ -24,7 +24,7 @@ import pytest
 from bot_api_client import CHAT, OTHER_BOT, Client, error_of
 
 from prewarmkit.media import MediaKind
-from prewarmkit.testing.botapi import FAKE_BOT, BotApiServer, Fault, read_journal
+from prewarmkit.testing.botapi import FAKE_BOT, BotApiServer, Fault, Gone, read_journal
 from prewarmkit.testing.media import make_media
 
 pytestmark = pytest.mark.usefixtures("close_bot_clients")
@@ -488,6 +488,33 @@ def test_a_chat_can_kick_the_bot_and_take_it_back(server: BotApiServer, bot: Cli
     assert bot.send("sendDocument", b"x", "a").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("chat", "why", "description"),
+    [
+        (5, "kicked", "bot was blocked by the user"),
+        (5, "deleted", "user is deactivated"),
+        (-5, "kicked", "bot was kicked from the group chat"),
+        (-5, "deleted", "the group chat was deleted"),
+        (CHAT, "not_member", "bot is not a member of the supergroup chat"),
+    ],
+)
+def test_a_dead_chat_says_why(
+    server: BotApiServer, bot: Client, chat: int, why: Gone, description: str
+) -> None:
+    """Source: the texts of 403."""
+    server.kick(chat, why)
+    assert error_of(bot.send("sendDocument", b"x", "a", chat_id=chat)) == (403, f"Forbidden: {description}")
+
+
+def test_one_bot_may_be_out_of_a_chat_that_another_is_in(server: BotApiServer, bot: Client) -> None:
+    other = server.add_bot(OTHER_BOT)
+    server.kick(CHAT, "not_member", bot_id=other)
+    assert bot.send("sendDocument", b"x", "a").status_code == 200
+    assert Client(server, OTHER_BOT).send("sendDocument", b"x", "a").status_code == 403
+    server.invite(CHAT)
+    assert Client(server, OTHER_BOT).send("sendDocument", b"x", "a").status_code == 200
+
+
 def test_a_group_that_was_upgraded_names_its_new_id(server: BotApiServer, bot: Client) -> None:
     server.migrate(CHAT, -1009)
     answer = bot.send("sendDocument", b"x", "a")
@@ -698,6 +725,17 @@ def test_the_process_can_be_killed_and_started_again_on_its_port(tmp_path: Path)
         assert client.post("sendDocument", json={"chat_id": 1, "document": file_id}).status_code == 200
         again.send_signal(signal.SIGTERM)
         assert again.wait(10) == 0
+
+
+def test_the_process_may_hold_the_limits_of_a_shorter_minute() -> None:
+    process, ready = _process("--minute", "1")
+    with process, httpx.Client(base_url=f"{ready['url']}/bot{FAKE_BOT}/") as client:
+        codes = [
+            client.post("sendDocument", data={"chat_id": 1}, files={"document": ("a", b"x")}).status_code
+            for _ in range(2)
+        ]
+        process.terminate()
+    assert codes == [200, 429]
 
 
 def test_the_process_ends_with_its_standard_input() -> None:

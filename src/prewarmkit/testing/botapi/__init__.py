@@ -21,10 +21,11 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from prewarmkit.testing.botapi.faults import Fault
+from prewarmkit.testing.botapi.gates import HostedGates
 from prewarmkit.testing.botapi.journal import read_journal
 from prewarmkit.testing.botapi.limits import FloodLimits, most_in_window
 from prewarmkit.testing.botapi.server import BotApiServer
-from prewarmkit.testing.botapi.values import FAKE_BOT, Call, Fetch, Send, Upload
+from prewarmkit.testing.botapi.values import FAKE_BOT, Call, Fetch, Gone, Send, Upload
 
 __all__ = [
     "FAKE_BOT",
@@ -33,6 +34,8 @@ __all__ = [
     "Fault",
     "Fetch",
     "FloodLimits",
+    "Gone",
+    "HostedGates",
     "Send",
     "Upload",
     "most_in_window",

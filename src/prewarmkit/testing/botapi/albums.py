@@ -31,7 +31,7 @@ def send_album(sending: Sending, query: Query) -> list[dict[str, Any]]:
     error of the whole answer, though the others stand in the chat.
     """
     pieces = _pieces(sending, query)
-    chat_id = sending.state.chat(query.text("chat_id"))
+    chat_id = sending.state.chat(query.text("chat_id"), query.bot_id)
     sending.floods.take(query.bot_id, chat_id, messages=len(pieces))
     # One item is sent as a message outside of any album.
     group = sending.state.next_album() if len(pieces) > 1 else ""
@@ -109,8 +109,8 @@ def copy_message(sending: Sending, query: Query) -> dict[str, Any]:
 def _again(sending: Sending, query: Query, *, what: Literal["forward", "copy"]) -> tuple[Upload, Upload]:
     """A message, and the one that was made of it for the bot that asks."""
     state = sending.state
-    chat_id = state.chat(query.text("chat_id"))
-    from_chat_id = state.chat(query.text("from_chat_id"))
+    chat_id = state.chat(query.text("chat_id"), query.bot_id)
+    from_chat_id = state.chat(query.text("from_chat_id"), query.bot_id)
     original = state.message(query.bot_id, from_chat_id, query.number("message_id"))
     if original is None:
         raise Refused(f"message to {what} not found")

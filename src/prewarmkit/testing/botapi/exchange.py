@@ -18,7 +18,8 @@ from attrs import define, field
 from prewarmkit.testing.botapi.answers import Answer, error, nginx_page, refusal
 from prewarmkit.testing.botapi.faults import Fault
 from prewarmkit.testing.botapi.forms import BadForm, BodyTooLarge, Form, ReceivedFile, read_form
-from prewarmkit.testing.botapi.limits import FloodWait, SameSizeBrake
+from prewarmkit.testing.botapi.gates import PAUSE_SECONDS, Gates
+from prewarmkit.testing.botapi.limits import FloodWait
 from prewarmkit.testing.botapi.materials import Web, is_local_path, read_local
 from prewarmkit.testing.botapi.methods import Methods
 from prewarmkit.testing.botapi.query import Query, canonical, references, sends_media
@@ -43,9 +44,9 @@ class Exchange:
         methods: What the methods do.
         fetcher: What lies behind addresses.
         limit: Bytes of a whole request body.
-        brake: The brake on files of one size; ``None``: there is none.
+        gates: What is held back because of what else is in flight.
         clock: Seconds, for the journal.
-        sleep: How the brake waits.
+        sleep: How the gates wait.
         aborted: Requests whose client went away before the body was complete.
         bug: The first that a request met; it was answered by 500.
     """
@@ -55,7 +56,7 @@ class Exchange:
     methods: Methods
     fetcher: Web
     limit: int
-    brake: SameSizeBrake | None
+    gates: Gates
     clock: Callable[[], float] = field(repr=False)
     sleep: Callable[[float], Awaitable[object]] = field(repr=False)
     aborted: int = field(default=0, init=False)
@@ -104,25 +105,40 @@ class Exchange:
             chat_id = form.fields.get("chat_id", "")
             with self.lock:
                 fault = self.state.take_fault(method, sends_media=sends_media(method), chat_id=chat_id)
-        if fault is not None:
-            await asyncio.sleep(fault.delay_seconds)
         return await self._read(request, method, token, form, fault)
 
     async def _read(
         self, request: web.Request, method: str, token: str, form: Form, fault: Fault | None
     ) -> Answer:
-        """Go on with a request whose body is here."""
-        materials: Mapping[str, ReceivedFile | str] = {}
+        """Go on with a request whose body is here: through the gates, with what lies behind its addresses."""
         with self.lock:
             bot_id = self.state.bot(token)
-        if bot_id is not None and (fault is None or not fault.refuses):
-            try:
-                await self._hold_back(bot_id, form)
-            except FloodWait as flood:
-                chat_id = form.fields.get("chat_id")
-                return self._called(method, token, chat_id, self.methods.flooded(flood))
+        if bot_id is None:
+            return self._carried_out(request, method, token, form, fault, {})
+        size = sum(file.size for file in form.files.values())
+        chat_id = form.fields.get("chat_id")
+        try:
+            with self.lock:
+                self.gates.enter(bot_id, size)
+        except FloodWait as flood:
+            await self.sleep(PAUSE_SECONDS)
+            return self._called(method, token, chat_id, self.methods.flooded(flood))
+        try:
+            if fault is not None:
+                await asyncio.sleep(fault.delay_seconds)
+            if fault is not None and fault.refuses:
+                return self._carried_out(request, method, token, form, fault, {})
+            with self.lock:
+                seconds = self.gates.brake(bot_id, size)
+            if seconds:
+                await self.sleep(seconds)
             materials = await self._materials(method, form)
-        return self._carried_out(request, method, token, form, fault, materials)
+            return self._carried_out(request, method, token, form, fault, materials)
+        except FloodWait as flood:
+            return self._called(method, token, chat_id, self.methods.flooded(flood))
+        finally:
+            with self.lock:
+                self.gates.leave(bot_id, size)
 
     async def _form(self, request: web.Request, fault: Fault | None) -> Form:
         breaks_at = None if fault is None else fault.reset_after_bytes
@@ -136,14 +152,6 @@ class Exchange:
         if breaks_at is not None:
             raise _Reset  # the file was shorter than that
         return form
-
-    async def _hold_back(self, bot_id: int, form: Form) -> None:
-        if self.brake is None:
-            return
-        with self.lock:
-            seconds = self.brake.wait(bot_id, sum(file.size for file in form.files.values()))
-        if seconds:
-            await self.sleep(seconds)
 
     async def _materials(self, method: str, form: Form) -> dict[str, ReceivedFile | str]:
         """What lies behind the addresses and paths of a request."""

@@ -1,4 +1,4 @@
-"""What Telegram lets through: sliding windows per chat and per bot, and the brake on files of one size. Pure.
+"""How many messages Telegram lets through: sliding windows per chat and per bot. Pure.
 
 The clock is handed in; nothing sleeps here. Windows are closed: two sends exactly a window apart count together.
 """
@@ -12,13 +12,9 @@ from typing import Literal
 
 from attrs import Attribute, define, field, frozen
 
-__all__ = ["FloodLimits", "FloodWait", "Floods", "SameSizeBrake", "most_in_window"]
+__all__ = ["FloodLimits", "FloodWait", "Floods", "most_in_window"]
 
 _SECOND = 1.0
-_BRAKE_FROM_BYTES = 100_000
-_BRAKE_SECONDS_PER_BYTE = 1e-7
-_BRAKE_LEAST, _BRAKE_MOST = 0.2, 0.9
-_BRAKE_BACKLOG = 5.0
 
 
 class FloodWait(Exception):
@@ -123,30 +119,6 @@ def _seconds_until(log: list[float], limit: int, seconds: float, cost: int, now:
         return 0.0
     # The far end of a closed window still counts, so it is left by more than nothing.
     return math.nextafter(inside[excess - 1] + seconds - now, math.inf)
-
-
-@define(kw_only=True)
-class SameSizeBrake:
-    """Spaces requests of one bot whose files have the same number of bytes in total, as the hosted server does."""
-
-    clock: Callable[[], float] = field(repr=False)
-    _next: dict[tuple[int, int], float] = field(init=False, factory=dict[tuple[int, int], float], repr=False)
-
-    def wait(self, bot_id: int, size: int) -> float:
-        """Seconds to hold this request back.
-
-        Raises:
-            FloodWait: More than five seconds' worth of them wait already.
-        """
-        now = self.clock()
-        if size <= _BRAKE_FROM_BYTES:
-            return 0.0
-        start = max(now, self._next.get((bot_id, size), now))
-        if start - now > _BRAKE_BACKLOG:
-            raise FloodWait(start - now)
-        space = min(max(size * _BRAKE_SECONDS_PER_BYTE, _BRAKE_LEAST), _BRAKE_MOST)
-        self._next[bot_id, size] = start + space
-        return start - now
 
 
 def most_in_window(times: Iterable[float], seconds: float) -> int:

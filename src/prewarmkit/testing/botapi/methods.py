@@ -94,7 +94,7 @@ class Methods:
 
     def _delete(self, query: Query, message_ids: list[int]) -> bool:
         state = self.sending.state
-        chat_id = state.chat(query.text("chat_id"))
+        chat_id = state.chat(query.text("chat_id"), query.bot_id)
         deleted = [state.delete_message(chat_id, message_id) for message_id in message_ids]
         if query.method == "deleteMessage" and not all(deleted):
             raise Refused("message to delete not found")

@@ -118,7 +118,7 @@ class Sending:
         fields = {name: value for name, value in query.form.fields.items() if name not in skipped}
         attached = query.form.files.get(asked.value)
         piece = self.piece(query, asked, attached or query.text(asked.value), fields=fields, missing=missing)
-        chat_id = self.state.chat(query.text("chat_id"))
+        chat_id = self.state.chat(query.text("chat_id"), query.bot_id)
         if piece.failure:
             raise Refused(in_words(piece.failure))
         self.floods.take(query.bot_id, chat_id)

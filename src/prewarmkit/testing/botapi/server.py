@@ -17,13 +17,14 @@ from aiohttp import web
 
 from prewarmkit.testing.botapi.exchange import Exchange
 from prewarmkit.testing.botapi.faults import Fault
+from prewarmkit.testing.botapi.gates import Gates, HostedGates
 from prewarmkit.testing.botapi.journal import Journal
-from prewarmkit.testing.botapi.limits import FloodLimits, Floods, SameSizeBrake, most_in_window
+from prewarmkit.testing.botapi.limits import FloodLimits, Floods, most_in_window
 from prewarmkit.testing.botapi.materials import URL_CACHE_SECONDS, Web
 from prewarmkit.testing.botapi.methods import Methods
 from prewarmkit.testing.botapi.sending import Sending
 from prewarmkit.testing.botapi.state import State
-from prewarmkit.testing.botapi.values import FAKE_BOT, Call, Fetch, Send, Upload
+from prewarmkit.testing.botapi.values import FAKE_BOT, Call, Fetch, Gone, Send, Upload
 from prewarmkit.testing.lifespan import Lifespan
 
 __all__ = ["BODY_LIMIT", "LOCAL_BODY_LIMIT", "BotApiServer"]
@@ -54,11 +55,11 @@ class BotApiServer(Lifespan):
         strict_images: Refuse a photo whose bytes are no PNG, JPEG, GIF or WebP, as the live server does. Left out, such bytes are
             answered as a photo of guessed size.
         limits: How many messages are let through; ``None``: all of them.
-        same_size_brake: Space uploads of equal size as the hosted server does; never with ``local``.
+        gates: Hold requests back as the hosted server does for what else is in flight; never with ``local``. ``None``: do not.
         reaches: Where addresses lead that begin with a key: ``{"https://media.example.org": "http://127.0.0.1:9000/media"}``.
         url_cache_seconds: How long what was found behind a URL stays known, failures included.
         clock: Seconds, for `limits`, the caches and the journal.
-        sleep: How the brake waits, in the server's own event loop.
+        sleep: How the gates wait, in the server's own event loop.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class BotApiServer(Lifespan):
         known_chats: Iterable[int | str] | None = None,
         strict_images: bool = False,
         limits: FloodLimits | None = None,
-        same_size_brake: bool = False,
+        gates: HostedGates | None = None,
         reaches: Mapping[str, str] | None = None,
         url_cache_seconds: float = URL_CACHE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -100,7 +101,7 @@ class BotApiServer(Lifespan):
             methods=Methods(sending),
             fetcher=self._web,
             limit=LOCAL_BODY_LIMIT if local else BODY_LIMIT,
-            brake=SameSizeBrake(clock=clock) if same_size_brake and not local else None,
+            gates=Gates(limits=None if local else gates, clock=clock),
             clock=clock,
             sleep=sleep,
         )
@@ -235,10 +236,10 @@ class BotApiServer(Lifespan):
         with self._lock:
             self._state.revoke(self.token if token is None else token)
 
-    def kick(self, chat_id: int) -> None:
-        """Answer sends to this chat with 403."""
+    def kick(self, chat_id: int, why: Gone = "kicked", *, bot_id: int | None = None) -> None:
+        """Answer sends to this chat with 403: the bot (every bot where none is named) is thrown out, no member, or it is no more."""
         with self._lock:
-            self._state.kick(chat_id)
+            self._state.kick(chat_id, why, bot_id)
 
     def invite(self, chat_id: int) -> None:
         """Undo `kick`."""

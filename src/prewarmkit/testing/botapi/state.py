@@ -6,16 +6,38 @@ A change is a plain method; who calls from several threads holds a lock around i
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from attrs import define, evolve, field
 
 from prewarmkit.media import MediaKind
-from prewarmkit.testing.botapi.answers import photo_sizes
+from prewarmkit.testing.botapi.answers import chat_object, photo_sizes
 from prewarmkit.testing.botapi.faults import Fault
-from prewarmkit.testing.botapi.values import Call, Send, Upload, bot_id_of
+from prewarmkit.testing.botapi.values import Call, Gone, Send, Upload, bot_id_of
 
 __all__ = ["ChatRefusal", "State"]
+
+
+_GONE: Mapping[str, Mapping[Gone, str]] = MappingProxyType(
+    {
+        "private": {
+            "kicked": "bot was blocked by the user",
+            "not_member": "bot can't initiate conversation with a user",
+            "deleted": "user is deactivated",
+        },
+        "group": {
+            "kicked": "bot was kicked from the group chat",
+            "not_member": "bot is not a member of the group chat",
+            "deleted": "the group chat was deleted",
+        },
+        "supergroup": {
+            "kicked": "bot was kicked from the supergroup chat",
+            "not_member": "bot is not a member of the supergroup chat",
+            "deleted": "the supergroup chat was deleted",
+        },
+    }
+)
 
 
 class ChatRefusal(Exception):
@@ -43,7 +65,7 @@ class State:
     calls: list[Call] = field(factory=list[Call])
     _tokens: dict[str, int] = field(factory=dict[str, int])
     _revoked: set[str] = field(factory=set[str])
-    _kicked: set[int] = field(factory=set[int])
+    _gone: dict[tuple[int, int | None], Gone] = field(factory=dict[tuple[int, "int | None"], Gone])
     _moved: dict[int, int] = field(factory=dict[int, int])
     _files: dict[str, Upload] = field(factory=dict[str, Upload])
     _messages: dict[tuple[int, int], Upload] = field(factory=dict[tuple[int, int], Upload])
@@ -72,20 +94,20 @@ class State:
 
     # ── chats ────────────────────────────────────────────────────────────────
 
-    def kick(self, chat_id: int) -> None:
-        """Every bot is out of that chat; in a private one, blocked."""
-        self._kicked.add(chat_id)
+    def kick(self, chat_id: int, why: Gone, bot_id: int | None) -> None:
+        """A bot, or every bot, is out of that chat."""
+        self._gone[chat_id, bot_id] = why
 
     def invite(self, chat_id: int) -> None:
-        """Undo `kick`."""
-        self._kicked.discard(chat_id)
+        """Every bot is in that chat again."""
+        self._gone = {key: why for key, why in self._gone.items() if key[0] != chat_id}
 
     def migrate(self, old: int, new: int) -> None:
         """The group has become a supergroup with another id."""
         self._moved[old] = new
 
-    def chat(self, given: str) -> int:
-        """The id of the chat that a request names.
+    def chat(self, given: str, bot_id: int) -> int:
+        """The id of the chat that a bot's request names.
 
         Raises:
             ChatRefusal: There is none, or it takes nothing.
@@ -99,9 +121,9 @@ class State:
                 "Bad Request: group chat was upgraded to a supergroup chat",
                 migrate_to_chat_id=self._moved[chat_id],
             )
-        if chat_id in self._kicked:
-            how = "blocked by the user" if chat_id > 0 else "kicked from the supergroup chat"
-            raise ChatRefusal(403, f"Forbidden: bot was {how}")
+        why = self._gone.get((chat_id, None)) or self._gone.get((chat_id, bot_id))
+        if why is not None:
+            raise ChatRefusal(403, f"Forbidden: {_GONE[chat_object(chat_id)['type']][why]}")
         return chat_id
 
     def _chat_id(self, given: str) -> int:

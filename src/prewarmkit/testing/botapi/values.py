@@ -14,6 +14,7 @@ __all__ = [
     "FAKE_BOT",
     "Call",
     "Fetch",
+    "Gone",
     "Route",
     "Send",
     "Upload",
@@ -24,6 +25,9 @@ __all__ = [
 
 Route: TypeAlias = Literal["multipart", "url", "local_path", "file_id", "forward", "copy"]
 """How a medium came into a chat; the first three brought bytes."""
+
+Gone: TypeAlias = Literal["kicked", "not_member", "deleted"]
+"""Why a chat takes nothing from a bot; of a private chat: blocked, never started, deactivated."""
 
 FAKE_BOT = "110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw0"
 """A token of the right shape that no bot has."""
