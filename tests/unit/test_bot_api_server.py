@@ -727,15 +727,17 @@ def test_the_process_can_be_killed_and_started_again_on_its_port(tmp_path: Path)
         assert again.wait(10) == 0
 
 
-def test_the_process_may_hold_the_limits_of_a_shorter_minute() -> None:
-    process, ready = _process("--minute", "1")
+def test_the_process_may_hold_the_limits_of_another_minute() -> None:
+    """However slow this machine is: of 21 messages into a group in an hour that passes for a minute, one is too many."""
+    process, ready = _process("--minute", "3600")
     with process, httpx.Client(base_url=f"{ready['url']}/bot{FAKE_BOT}/") as client:
         codes = [
-            client.post("sendDocument", data={"chat_id": 1}, files={"document": ("a", b"x")}).status_code
-            for _ in range(2)
+            client.post("sendDocument", data={"chat_id": -5}, files={"document": ("a", b"x")}).status_code
+            for _ in range(21)
         ]
         process.terminate()
-    assert codes == [200, 429]
+    assert codes[0] == 200
+    assert 429 in codes
 
 
 def test_the_process_ends_with_its_standard_input() -> None:
