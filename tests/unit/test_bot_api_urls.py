@@ -190,7 +190,8 @@ def test_a_photo_by_url_is_checked_as_a_photo(server: BotApiServer, bot: Client,
 def test_what_is_not_there_cannot_be_fetched(server: BotApiServer, bot: Client, site: Site) -> None:
     """Source: WEBPAGE_CURL_FAILED. A redirect is not followed: whether the service does is not documented."""
     site.pages["/broken.png"] = 500
-    site.pages["/moved.png"] = 302
+    site.pages["/moved.png"] = 302  # to /a.png
+    site.pages["/a.png"] = (make_media("png", 20_000), "image/png")
     for path in ("/missing.png", "/broken.png", "/moved.png"):
         assert bot.refused("sendPhoto", chat_id=CHAT, photo=site.url + path) == FAILED
     assert bot.refused("sendPhoto", chat_id=CHAT, photo="http://127.0.0.1:1/a.png") == FAILED
@@ -206,9 +207,16 @@ def test_an_empty_page_is_no_medium(bot: Client, site: Site) -> None:
     assert bot.refused("sendPhoto", chat_id=CHAT, photo=f"{site.url}/a.png") == UNFIT
 
 
-def test_nobody_but_this_machine_is_asked(server: BotApiServer, bot: Client) -> None:
-    assert bot.refused("sendPhoto", chat_id=CHAT, photo="https://example.org/a.png") == FAILED
-    assert [(fetch.url, fetch.good) for fetch in server.fetches] == [("https://example.org/a.png", False)]
+def test_nobody_but_this_machine_is_asked(server: BotApiServer, bot: Client, site: Site) -> None:
+    """By its own names alone: 0.0.0.0 would lead here too, and is not one of them."""
+    site.pages["/a.png"] = (make_media("png", 20_000), "image/png")
+    addresses = ["https://example.org/a.png", f"{site.url.replace('127.0.0.1', '0.0.0.0')}/a.png"]
+    for address in addresses:
+        assert bot.refused("sendPhoto", chat_id=CHAT, photo=address) == FAILED
+    assert [(fetch.url, fetch.good) for fetch in server.fetches] == [
+        (address, False) for address in addresses
+    ]
+    assert site.asked == []
 
 
 def test_a_failed_url_stays_failed_for_days_and_a_new_version_does_not(
