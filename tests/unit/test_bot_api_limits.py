@@ -120,6 +120,34 @@ def test_a_limit_is_told_in_each_known_form(
         assert ("retry after 2" in answer.json()["description"]) is (told_in != "header")
 
 
+def test_a_short_flood_may_be_sat_out(clock: FakeClock) -> None:
+    """Source (td): for bots, waits of up to 8 s in total are sat out before anything is answered."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock.advance(seconds)
+
+    limits = FloodLimits(group_per_minute=3, window_seconds=20, patience_seconds=8)
+    with BotApiServer(limits=limits, clock=clock, sleep=sleep) as server:
+        bot = Client(server)
+        assert [_send(bot) for _ in range(4)] == [200, 200, 200, 429]
+        assert slept == pytest.approx([1, 1])
+        assert server.most_sent(1) == 1
+        clock.advance(11)
+        assert _send(bot) == 200
+        assert slept == pytest.approx([1, 1, 7])
+        assert server.most_sent(20) == 3
+
+
+def test_a_flood_may_lose_its_answer(server: BotApiServer, bot: Client) -> None:
+    assert _send(bot) == 200
+    server.fail(Fault(reset_before_answer=True))
+    with pytest.raises(httpx.TransportError):
+        _send(bot)
+    assert [call.status for call in server.calls] == [200, 429]
+
+
 def test_the_minute_may_be_shorter(clock: FakeClock) -> None:
     """As a target's ``RateLimits(window_seconds=…)``: so that a minute of the service can be lived through in a test."""
     limits = FloodLimits(group_per_minute=3, chat_per_second=100, window_seconds=1)

@@ -133,12 +133,31 @@ class Exchange:
             if seconds:
                 await self.sleep(seconds)
             materials = await self._materials(method, form)
-            return self._carried_out(request, method, token, form, fault, materials)
+            return await self._patiently(
+                lambda: self._carried_out(request, method, token, form, fault, materials)
+            )
         except FloodWait as flood:
-            return self._called(method, token, chat_id, self.methods.flooded(flood))
+            answer = self._called(method, token, chat_id, self.methods.flooded(flood))
+            if fault is not None and fault.reset_before_answer:
+                raise _Reset from None
+            return answer
         finally:
             with self.lock:
                 self.gates.leave(bot_id, size)
+
+    async def _patiently(self, carry_out: Callable[[], Answer]) -> Answer:
+        """Sit a short flood out, as the server does for bots."""
+        limits = self.methods.sending.floods.limits
+        patience = 0.0 if limits is None else limits.patience_seconds
+        while True:
+            try:
+                return carry_out()
+            except FloodWait as flood:
+                if flood.wait > patience:
+                    raise
+                patience -= flood.wait
+                wait = flood.wait
+            await self.sleep(wait)
 
     async def _form(self, request: web.Request, fault: Fault | None) -> Form:
         breaks_at = None if fault is None else fault.reset_after_bytes

@@ -38,15 +38,17 @@ class Methods:
     sending: Sending
 
     def answer(self, query: Query) -> Answer:
-        """Carry a request out."""
+        """Carry a request out.
+
+        Raises:
+            FloodWait: Its messages are too many now; nothing was done, and it may be asked again.
+        """
         try:
             return ok(self._result(query))
         except _UnknownMethod:
             return error(404, "Not Found")
         except Refused as refused:
             return error(400, f"Bad Request: {refused.reason}")
-        except FloodWait as flood:
-            return self.flooded(flood)
         except ChatRefusal as refused:
             moved = refused.migrate_to_chat_id
             parameters = {} if moved is None else {"migrate_to_chat_id": moved}
