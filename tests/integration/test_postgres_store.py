@@ -614,6 +614,8 @@ async def test_a_clock_that_is_set_back_makes_no_wait_longer_than_its_window(pos
         assert await store.budget("bot").take({"bot": [Window(1, 60)]}) == 0.0
         run(postgres_dsn, "UPDATE prewarm_budget SET calls = ARRAY[calls[1] + interval '1 hour']")
         assert await store.budget("bot").take({"bot": [Window(1, 60)]}) == pytest.approx(60, abs=0.1)
+        shift_rows(postgres_dsn, 61)
+        assert await store.budget("bot").take({"bot": [Window(1, 60)]}) == 0.0
 
 
 async def test_many_rows_are_requeued_and_purged_some_at_a_time(

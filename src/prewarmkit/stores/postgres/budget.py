@@ -58,9 +58,11 @@ class PostgresBudget:
                     rows = await session.rows("budget_lock", self.name, text_array(names))
                 # One reading of the clock, taken when all rows were ours: what is spent later is later.
                 [[now]] = await session.rows("budget_now")
+                if any(call > now for _, calls, _ in rows for call in calls):
+                    # The clock was set back: they count as made now, so that no wait is longer than its window.
+                    await session.change("budget_set_back", self.name, text_array(names), now)
                 wait = 0.0
                 for name, calls, held_until in rows:
-                    # Of a clock that was set back calls lie in the future: no wait is longer than its window.
                     made = [min(call, now) for call in calls]
                     until = -math.inf if held_until is None else held_until
                     wait = max(wait, seconds_to_wait(made, until, limits[name], cost, now))

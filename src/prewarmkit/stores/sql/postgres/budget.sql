@@ -18,6 +18,12 @@ ORDER BY name FOR UPDATE;
 -- name: budget_now
 SELECT extract(epoch FROM clock_timestamp())::float8;
 
+-- name: budget_set_back
+-- $1 budget, $2 names, $3 now. Calls that lie in the future are made now.
+UPDATE {schema}.prewarm_budget AS b
+SET calls = ARRAY(SELECT least(c, to_timestamp($3::float8)) FROM unnest(b.calls) AS c)
+WHERE b.budget = $1::text AND b.name = ANY ($2::text[]);
+
 -- name: budget_spend
 -- $1 budget, $2 names, $3 their longest windows, $4 when, $5 how many calls. Forgets what no window reaches.
 UPDATE {schema}.prewarm_budget AS b
