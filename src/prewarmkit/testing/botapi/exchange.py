@@ -7,8 +7,6 @@ of every path, so no request line is ever logged.
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -26,6 +24,7 @@ from prewarmkit.testing.botapi.query import Query, canonical, references, sends_
 from prewarmkit.testing.botapi.state import State
 from prewarmkit.testing.botapi.urls import CURL_FAILED, is_url, why_not_asked
 from prewarmkit.testing.botapi.values import Call
+from prewarmkit.testing.served import reset
 
 __all__ = ["Exchange"]
 
@@ -237,11 +236,5 @@ def _target(path: str) -> tuple[str, str] | tuple[None, str]:
 
 
 def _reset(request: web.Request) -> web.StreamResponse:
-    """Break the connection off so that the client sees a reset, not an end."""
-    transport = request.transport
-    if transport is not None:
-        raw: socket.socket | None = transport.get_extra_info("socket")
-        if raw is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+    reset(request)
     return web.Response(status=500)  # goes nowhere

@@ -6,14 +6,10 @@ The server runs in a thread with an event loop of its own, so that asyncio, trio
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import Future
 from pathlib import Path
-
-from aiohttp import web
 
 from prewarmkit.testing.botapi.exchange import Exchange
 from prewarmkit.testing.botapi.faults import Fault
@@ -26,6 +22,7 @@ from prewarmkit.testing.botapi.sending import Sending
 from prewarmkit.testing.botapi.state import State
 from prewarmkit.testing.botapi.values import FAKE_BOT, Call, Fetch, Gone, Send, Upload
 from prewarmkit.testing.lifespan import Lifespan
+from prewarmkit.testing.served import HOST, Served
 
 __all__ = ["BODY_LIMIT", "LOCAL_BODY_LIMIT", "BotApiServer"]
 
@@ -34,9 +31,6 @@ BODY_LIMIT = 50 * 1024 * 1024
 
 LOCAL_BODY_LIMIT = 2000 * 1024 * 1024 + 1024 * 1024
 """With ``local=True``: a file of 2000 MB and its parameters."""
-
-_HOST = "127.0.0.1"
-_STOP_SECONDS = 10
 
 
 class BotApiServer(Lifespan):
@@ -82,7 +76,6 @@ class BotApiServer(Lifespan):
         self._state = State(known_chats=chats)
         self.token = token
         self.bot_id = self._state.add_bot(token)
-        self._port = port
         self._journal = None if journal is None else Journal(Path(journal))
         self._lock = threading.RLock()
         self._web = Web(clock=clock, cache_seconds=url_cache_seconds, reaches=dict(reaches or {}))
@@ -105,10 +98,7 @@ class BotApiServer(Lifespan):
             clock=clock,
             sleep=sleep,
         )
-        self._ready: Future[int] = Future()
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
+        self._served = Served("The Bot API server", self._exchange.handle, port=port, on_end=self._web.close)
 
     def __repr__(self) -> str:
         return f"<BotApiServer bot_id={self.bot_id}>"
@@ -117,15 +107,13 @@ class BotApiServer(Lifespan):
 
     def start(self) -> None:
         """Read the journal, bind the port, and return when requests are served."""
-        if self._thread is not None:
+        if self._served.is_started:
             raise RuntimeError("A BotApiServer is started once: make another.")
         if self._journal is not None:
             for upload in self._journal.open():
                 self._state.keep(upload)
-        self._thread = threading.Thread(target=self._run, name="bot-api-server", daemon=True)
-        self._thread.start()
         try:
-            self._port = self._ready.result()
+            self._served.start()
         except BaseException:
             self.stop()
             raise
@@ -136,16 +124,11 @@ class BotApiServer(Lifespan):
         Raises:
             Exception: A request met a bug of this server; it was answered by 500, and is raised here.
         """
-        if self._loop is not None and self._stop is not None:
-            # The loop is closed already where the thread failed on its own.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._stop.set)
-        if self._thread is not None:
-            self._thread.join(_STOP_SECONDS)
-            if self._thread.is_alive():
-                raise RuntimeError(f"The Bot API server did not stop within {_STOP_SECONDS} seconds.")
-        if self._journal is not None:
-            self._journal.close()
+        try:
+            self._served.stop()
+        finally:
+            if self._journal is not None:
+                self._journal.close()
         bug, self._exchange.bug = self._exchange.bug, None
         if bug is not None:
             raise bug
@@ -161,9 +144,7 @@ class BotApiServer(Lifespan):
     @property
     def url(self) -> str:
         """``http://127.0.0.1:PORT``, to be given as the API's base."""
-        if not self._ready.done():
-            raise RuntimeError("The Bot API server has no address yet: enter it first.")
-        return f"http://{_HOST}:{self._port}"
+        return f"http://{HOST}:{self._served.port}"
 
     @property
     def messages(self) -> list[Upload | Send]:
@@ -256,33 +237,6 @@ class BotApiServer(Lifespan):
         with self._lock:
             for records in (self._state.journal, self._state.calls, self._web.fetches):
                 records.clear()
-
-    # ── the thread ───────────────────────────────────────────────────────────
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._serve())
-        except BaseException as failure:  # noqa: BLE001 - handed to whoever waits for the start
-            if self._ready.done():
-                self._exchange.bug = self._exchange.bug or RuntimeError(
-                    f"The Bot API server's thread died: {failure!r}"
-                )
-            else:
-                self._ready.set_exception(failure)
-
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._exchange.handle)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, _HOST, self._port).start()
-            self._ready.set_result(runner.addresses[0][1])
-            await self._stop.wait()
-        finally:
-            await runner.cleanup()
-            await self._web.close()
 
     def _record(self, upload: Upload) -> None:
         if self._journal is not None:

@@ -6,17 +6,13 @@ The server runs in a thread with an event loop of its own, so that asyncio, trio
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import email.utils
 import re
 import secrets
-import socket
 import ssl
-import struct
 import threading
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import NoReturn
 from urllib.parse import quote, unquote
@@ -30,11 +26,10 @@ from prewarmkit.testing.edge.origin import Origin, OriginRequest, OriginSource
 from prewarmkit.testing.edge.rules import Rules
 from prewarmkit.testing.edge.values import EdgeRequest, Fault
 from prewarmkit.testing.lifespan import Lifespan
+from prewarmkit.testing.served import HOST, Served, reset
 
 __all__ = ["EdgeServer"]
 
-_HOST = "127.0.0.1"
-_STOP_SECONDS = 10
 _CHUNK_BYTES = 64 * 1024
 _COLO = re.compile(r"[A-Z]{3}")
 _RANGE = re.compile(r"bytes=([0-9]+)-([0-9]*)")
@@ -70,17 +65,12 @@ class EdgeServer(Lifespan):
         self._clock = clock
         self._cache = Cache(self.origin, Rules() if rules is None else rules, clock, is_tiered=tiered)
         self._colo = _checked_colo(colo)
-        self._port = port
-        self._tls = ssl_context
+        self._scheme, self._host = ("http", HOST) if ssl_context is None else ("https", "localhost")
+        self._served = Served("The edge server", self._handle, port=port, ssl_context=ssl_context)
         self._lock = threading.RLock()
         self._faults: list[Fault] = []
         self._gate: Gate | None = None
         self._requests: list[EdgeRequest] = []
-        self._ready: Future[int] = Future()
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
-        self._bug: Exception | None = None
 
     def __repr__(self) -> str:
         return f"<EdgeServer colo={self._colo}>"
@@ -89,12 +79,10 @@ class EdgeServer(Lifespan):
 
     def start(self) -> None:
         """Bind the port, and return when requests are served."""
-        if self._thread is not None:
+        if self._served.is_started:
             raise RuntimeError("An EdgeServer is started once: make another.")
-        self._thread = threading.Thread(target=self._run, name="edge-server", daemon=True)
-        self._thread.start()
         try:
-            self._port = self._ready.result()
+            self._served.start()
         except BaseException:
             self.stop()
             raise
@@ -105,17 +93,7 @@ class EdgeServer(Lifespan):
         Raises:
             Exception: A request met a bug of this server; it was answered by 500, and is raised here.
         """
-        if self._loop is not None and self._stop is not None:
-            # The loop is closed already where the thread failed on its own.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._stop.set)
-        if self._thread is not None:
-            self._thread.join(_STOP_SECONDS)
-            if self._thread.is_alive():
-                raise RuntimeError(f"The edge server did not stop within {_STOP_SECONDS} seconds.")
-        if self._bug is not None:
-            bug, self._bug = self._bug, None
-            raise bug
+        self._served.stop()
 
     def _open(self) -> None:
         self.start()
@@ -128,20 +106,17 @@ class EdgeServer(Lifespan):
     @property
     def url(self) -> str:
         """``http://127.0.0.1:PORT``, to be given as the base URL."""
-        scheme, host = ("https", "localhost") if self._tls is not None else ("http", _HOST)
-        return f"{scheme}://{host}:{self.port}"
+        return f"{self._scheme}://{self._host}:{self.port}"
 
     @property
     def port(self) -> int:
         """Where it listens."""
-        if not self._ready.done():
-            raise RuntimeError("The edge server has no address yet: enter it first.")
-        return self._port
+        return self._served.port
 
     @property
     def address(self) -> str:
         """``127.0.0.1:PORT``, for ``EdgeTarget(addresses=...)``."""
-        return f"{_HOST}:{self.port}"
+        return f"{HOST}:{self.port}"
 
     @property
     def colo(self) -> str:
@@ -231,29 +206,7 @@ class EdgeServer(Lifespan):
             self._gate = None
             gate.open()
 
-    # ── the thread ───────────────────────────────────────────────────────────
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._serve())
-        except BaseException as failure:  # noqa: BLE001 - handed to whoever waits for the start
-            if self._ready.done():
-                self._bug = self._bug or RuntimeError(f"The edge server's thread died: {failure!r}")
-            else:
-                self._ready.set_exception(failure)
-
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, _HOST, self._port, ssl_context=self._tls).start()
-            self._ready.set_result(runner.addresses[0][1])
-            await self._stop.wait()
-        finally:
-            await runner.cleanup()
+    # ── in the thread ────────────────────────────────────────────────────────
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -261,7 +214,7 @@ class EdgeServer(Lifespan):
         except ConnectionError:
             return web.Response(status=400)  # nobody is left to answer
         except Exception as bug:
-            self._bug = self._bug or bug
+            self._served.bug = self._served.bug or bug
             raise
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -371,11 +324,5 @@ def _checked_colo(colo: str) -> str:
 
 
 def _reset(request: web.Request) -> NoReturn:
-    """Break the connection off so that the client sees a reset, not an end."""
-    transport = request.transport
-    if transport is not None:
-        raw: socket.socket | None = transport.get_extra_info("socket")
-        if raw is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+    reset(request)
     raise ConnectionResetError
