@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from memory_source import MemorySource
 
-from prewarmkit.sources import DirectorySource, MediaSource
+from prewarmkit.sources import DirectorySource, MediaSource, SpooledSource
 from prewarmkit.testing.contracts.source import SourceContract
 
 pytestmark = pytest.mark.anyio
@@ -28,3 +29,38 @@ class TestDirectorySource(SourceContract):
             (root / key).parent.mkdir(parents=True, exist_ok=True)
             (root / key).write_bytes(content)
         yield DirectorySource(root)
+
+
+class TestSpooledSourceOverADirectory(TestDirectorySource):
+    @asynccontextmanager
+    async def source(self, objects: Mapping[str, bytes]) -> AsyncGenerator[MediaSource, None]:
+        async with super().source(objects) as wrapped, SpooledSource(wrapped, next(self.roots)) as source:
+            yield source
+
+
+class TestSpooledSourceOverMemory(SourceContract):
+    @pytest.fixture(autouse=True)
+    def _directory(self, tmp_path: Path) -> None:
+        self.spool = tmp_path / "spool"
+
+    @asynccontextmanager
+    async def source(self, objects: Mapping[str, bytes]) -> AsyncGenerator[MediaSource, None]:
+        async with SpooledSource(MemorySource(objects), self.spool) as source:
+            yield source
+
+
+class TestSpooledSourceWithoutRoom(TestSpooledSourceOverMemory):
+    """All that is larger than a byte is passed through."""
+
+    @asynccontextmanager
+    async def source(self, objects: Mapping[str, bytes]) -> AsyncGenerator[MediaSource, None]:
+        async with SpooledSource(MemorySource(objects), self.spool, max_bytes=1) as source:
+            yield source
+
+
+class TestMemorySource(SourceContract):
+    """The stand-in that others are tested over is a source itself."""
+
+    @asynccontextmanager
+    async def source(self, objects: Mapping[str, bytes]) -> AsyncGenerator[MediaSource, None]:
+        yield MemorySource(objects)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from prewarmkit.sources.base import MediaSource as MediaSource
     from prewarmkit.sources.base import Presigner as Presigner
     from prewarmkit.sources.directory import DirectorySource as DirectorySource
+    from prewarmkit.sources.spool.source import SpooledSource as SpooledSource
+    from prewarmkit.sources.spool.stats import SpoolStats as SpoolStats
 
 __all__ = [
     "DirectorySource",
@@ -19,6 +21,8 @@ __all__ = [
     "MediaReader",
     "MediaSource",
     "Presigner",
+    "SpoolStats",
+    "SpooledSource",
 ]
 
 _DEFINED_IN = {
@@ -35,6 +39,8 @@ _DEFINED_IN = {
         ("DirectorySource",),
         "prewarmkit.sources.directory",
     ),
+    "SpooledSource": "prewarmkit.sources.spool.source",
+    "SpoolStats": "prewarmkit.sources.spool.stats",
 }
 
 __getattr__, __dir__ = lazy_exports(__name__, _DEFINED_IN)
