@@ -135,7 +135,7 @@ class Flight:
         self.readers -= 1
         if self.readers:
             return
-        if self.is_over:
+        if self.is_over or self.failure is not None:
             self.spool.forget(self)
             self._is_free.set()
         elif self.pipe is not None or not given:
@@ -147,7 +147,8 @@ class Flight:
     @property
     def is_ending(self) -> bool:
         """Whether nobody reads it, and what it holds is free in a moment."""
-        return not self.readers and (self.is_over or self._scope.cancel_called)
+        is_ended = self.is_over or self.failure is not None
+        return not self.readers and (is_ended or self._scope.cancel_called)
 
     async def read(self, offset: int) -> bytes | None:
         """The bytes from there on, as far as there are some; none at the end; ``None``: none will come from here."""
@@ -281,6 +282,9 @@ class Flight:
             elif self.pipe is not None:
                 self.pipe.end()
                 self._is_whole = True
+        except Exception as error:
+            self._end(error)  # before the file goes, so that nobody joins in between
+            raise
         finally:
             if part is not None:
                 with anyio.CancelScope(shield=True):

@@ -27,7 +27,9 @@ class SpooledReader:
     _figures: Figures = field(alias="figures", repr=False)
     _read_past: Callable[[], Awaitable[Flight]] = field(alias="read_past", repr=False)
     _rest: Flight | None = field(init=False, default=None, repr=False)
+    _broke_at: int = field(init=False, default=0)
     _skipped: int = field(init=False, default=0)
+    _held: bytes = field(init=False, default=b"", repr=False)
     _given: int = field(init=False, default=0)
     _is_done: bool = field(init=False, default=False)
 
@@ -67,6 +69,7 @@ class SpooledReader:
             chunk = await self._flight.read(self._given)
             if chunk is not None:
                 return chunk
+            self._broke_at = self._given
             self._rest = await self._read_past()
         return await self._from_source(self._rest)
 
@@ -74,21 +77,26 @@ class SpooledReader:
         """The disk failed in the middle: the bytes from there on, of the same medium as those before."""
         if rest.pipe is None or rest.info is None or not self._is_same(rest.info):
             raise self._changed()
-        while self._skipped < self._given:
-            chunk = await rest.pipe.take()
-            before, after = chunk[: self._given - self._skipped], chunk[self._given - self._skipped :]
-            if not before or not await self._flight.matches(self._skipped, before):
+        while True:
+            if not self._held:  # kept here until it is given: a cancelled read loses nothing
+                self._held = await rest.pipe.take()
+            before = self._held[: self._broke_at - self._skipped]
+            if before:
+                if not await self._flight.matches(self._skipped, before):
+                    raise self._changed()
+                self._skipped += len(before)
+                self._held = self._held[len(before) :]
+            elif self._skipped < self._broke_at:
                 raise self._changed()
-            self._skipped += len(before)
-            if after:
-                return after
-        return await rest.pipe.take()
+            else:
+                chunk, self._held = self._held, b""
+                return chunk
 
     def _is_same(self, info: ObjectInfo) -> bool:
         return (info.etag, info.size) == (self.info.etag, self.info.size)
 
     def _changed(self) -> BodyFault:
         return BodyFault(
-            f"{self.info.key!r} changed at its source after the spool's disk failed at byte {self._given}: "
+            f"{self.info.key!r} changed at its source after the spool's disk failed at byte {self._broke_at}: "
             "open it again."
         )

@@ -54,7 +54,6 @@ class _Candidate:
     read_at_ns: int
     path: str
     size: int
-    inode: int
 
 
 class Shelf:
@@ -169,7 +168,11 @@ class Shelf:
             if not self._make_room(size):
                 return None
             self._ledger.add(size, 1)
-            part = Part.create(self._unique("part"), size)
+            try:
+                part = Part.create(self._unique("part"), size)
+            except BaseException:
+                self._ledger.add(-size, -1)
+                raise
         try:
             _allocate(part.descriptor, size)
         except BaseException:
@@ -212,7 +215,9 @@ class Shelf:
                 self._scan()
             while not self._has_room(size) and self._oldest:
                 one = self._oldest.popleft()
-                if _inode_of(one.path) == one.inode and remove_unused(one.path):
+                foot = _foot_at(one.path)
+                # The name may be a younger file's by now, even under the same inode number.
+                if foot is not None and foot.read_at_ns == one.read_at_ns and remove_unused(one.path):
                     self._ledger.add(-one.size, -1)
                     self.evicted += 1
             if self._has_room(size):
@@ -239,7 +244,7 @@ class Shelf:
                 size = entry.stat(follow_symlinks=False).st_size if foot is None else foot.size
                 held, files = held + size, files + 1
                 if is_whole and foot is not None:
-                    candidates.append(_Candidate(foot.read_at_ns, entry.path, size, entry.inode()))
+                    candidates.append(_Candidate(foot.read_at_ns, entry.path, size))
         self._oldest = deque(sorted(candidates, key=lambda one: one.read_at_ns))
         self._ledger.settle(held, files)
 
@@ -250,10 +255,9 @@ class Shelf:
 
     def _retire(self, path: str) -> None:
         """Take a file's name away; who reads it reads on, and it counts until that ends."""
-        foot = _foot_at(path)
-        inode = _inode_of(path)
-        if inode is None:
+        if not os.path.lexists(path):
             return
+        foot = _foot_at(path)
         if not remove_unused(path):
             os.rename(path, self._unique("old"))  # noqa: PTH104
         elif foot is None:  # it was counted as what it should have been, which nobody can say now
@@ -289,13 +293,6 @@ def _foot_at(path: str) -> Foot | None:
         return foot_of(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _inode_of(path: str) -> int | None:
-    try:
-        return os.stat(path, follow_symlinks=False).st_ino  # noqa: PTH116
-    except FileNotFoundError:
-        return None
 
 
 def _is(path: str, status: os.stat_result) -> bool:
