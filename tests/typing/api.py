@@ -28,7 +28,7 @@ from prewarmkit import (
     SigV4Signer,
     blocking,
 )
-from prewarmkit.sources import DirectorySource, MediaReader, MediaSource
+from prewarmkit.sources import DirectorySource, MediaReader, MediaSource, SpooledSource
 from prewarmkit.stores import MediaStore, MemoryStore, SqliteStore
 from prewarmkit.targets import EdgeTarget, TelegramTarget, Warmed, WarmTarget
 from prewarmkit.transports import DirectTransport, HttpxTransport, SigV4Auth, Transport
@@ -99,6 +99,7 @@ async def host(settings: PoolSettings, client: httpx.AsyncClient) -> None:
     sources: list[MediaSource] = [
         R2Client(bucket="b", account_id="a", signer=signer),
         DirectorySource("."),
+        SpooledSource(DirectorySource("."), "spool"),
         MySource(),
     ]
     targets: list[WarmTarget] = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -366,3 +367,37 @@ async def test_readers_of_a_file_share_its_checksum_and_its_place(
     assert results == [MEDIUM] * 6
     stats = source.stats()
     assert (stats.misses, stats.hits, stats.joined) == (1, 1, 5)
+
+
+class Generating(MemorySource):
+    """Its readers are written as generators, which trio complains of when nobody closes them."""
+
+    def open(self, key: str) -> AbstractAsyncContextManager[MemoryReader]:
+        @asynccontextmanager
+        async def opened() -> AsyncGenerator[MemoryReader, None]:
+            async with MemorySource.open(self, key) as medium:
+                yield GeneratingReader(medium.info, self, self.objects[key])
+
+        return opened()
+
+
+class GeneratingReader(MemoryReader):
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        while True:
+            try:
+                chunk = await anext(self)
+            except StopAsyncIteration:
+                return
+            yield chunk
+
+
+@pytest.mark.parametrize("max_bytes", [1, 10**6])
+async def test_a_source_whose_readers_are_generators_is_closed_in_order(
+    tmp_path: Path, max_bytes: int
+) -> None:
+    wrapped = Generating({"k": MEDIUM})
+    async with SpooledSource(wrapped, tmp_path / "spool", max_bytes=max_bytes) as source:
+        for _ in range(2):
+            async with source.open("k") as medium:
+                await anext(aiter(medium))
+        gc.collect()

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Protocol
 
@@ -301,7 +303,11 @@ class Flight:
 
     async def _fill(self, part: Part, reader: MediaReader) -> None:
         self._moved_at = anyio.current_time()
-        async for chunk in reader:
+        async with _chunks_of(reader) as chunks:
+            await self._write(part, chunks)
+
+    async def _write(self, part: Part, chunks: AsyncIterator[bytes]) -> None:
+        async for chunk in chunks:
             self.spool.figures.bytes_read += len(chunk)
             if part.written + len(chunk) > part.size:
                 raise _wrong_size(self.key, part.size, f"more than {part.size}")
@@ -320,9 +326,10 @@ class Flight:
 
     async def _pass(self, pipe: Pipe, reader: MediaReader) -> None:
         await pipe.wanted()
-        async for chunk in reader:
-            self.spool.figures.bytes_read += len(chunk)
-            await pipe.put(chunk)
+        async with _chunks_of(reader) as chunks:
+            async for chunk in chunks:
+                self.spool.figures.bytes_read += len(chunk)
+                await pipe.put(chunk)
 
     def _check_size(self, info: ObjectInfo, given: int) -> None:
         if given != info.size:
@@ -345,6 +352,18 @@ class Flight:
             await run_sync(self.spool.shelf.discard, part)
         except OSError as error:
             self.spool.trouble(error)
+
+
+@asynccontextmanager
+async def _chunks_of(reader: MediaReader) -> AsyncGenerator[AsyncIterator[bytes], None]:
+    """A reader's bytes; one that is written as a generator does not close itself when it is left early."""
+    chunks = aiter(reader)
+    try:
+        yield chunks
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            with anyio.CancelScope(shield=True):
+                await chunks.aclose()
 
 
 def cut_short(key: str) -> BodyFault:
