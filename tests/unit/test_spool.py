@@ -5,16 +5,19 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from memory_source import MemorySource
 from waiting import eventually
 
 from prewarmkit.errors import BodyFault, ConfigurationError, NotFound, ServiceFault
 from prewarmkit.sources import DirectorySource, SpooledSource, SpoolStats
+from prewarmkit.sources.spool.files import Part
 
 pytestmark = pytest.mark.anyio
 
@@ -407,3 +410,27 @@ async def test_a_directory_that_cannot_be_used_is_refused_on_entering(
             await source.__aenter__()
         with pytest.raises(ConfigurationError, match="not entered"):
             await read(source, "a")
+
+
+async def test_a_version_that_head_finds_replaced_is_not_kept_by_a_read_that_just_ends(
+    wrapped: MemorySource, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the end of its bytes and its name."""
+    real = Part.append
+    is_publishing, may_go_on = threading.Event(), threading.Event()
+
+    def append(part: Part, record: bytes) -> None:
+        is_publishing.set()
+        assert may_go_on.wait(10)
+        real(part, record)
+
+    monkeypatch.setattr(Part, "append", append)
+    async with SpooledSource(wrapped, place) as source, anyio.create_task_group() as tasks:
+        tasks.start_soon(read, source, "a")
+        await anyio.to_thread.run_sync(is_publishing.wait, 10)
+        wrapped.objects = {"a": B}
+        await source.head("a")
+        may_go_on.set()
+        assert await read(source, "a") == B
+        assert await read(source, "a") == B
+        assert wrapped.opens["a"] == 2

@@ -336,11 +336,11 @@ class Flight:
             raise _wrong_size(self.key, info.size, str(given))
 
     async def _publish(self, part: Part, info: ObjectInfo) -> bool:
-        if not self.spool.is_current(self):
-            return False  # another read, begun later, is what whoever comes shall have
         record = Record(self.spool.space, self.key, info, self.read_at_ns, part.sha256())
+        # Asked once it has the lock: another read, begun later, is what whoever comes shall have.
+        is_current = partial(self.spool.is_current, self)
         try:
-            is_published = await run_sync(self.spool.shelf.publish, part, self.key, record)
+            is_published = await run_sync(self.spool.shelf.publish, part, self.key, record, is_current)
         except OSError as error:
             self.spool.trouble(error)
             return False

@@ -151,8 +151,7 @@ class Shelf:
                 os.close(descriptor)
             return record is None or unless is None or not unless.fits(record.info)
 
-        if is_other():  # asked again under the lock; most often there is nothing to take it for
-            self._drop(path, is_other)
+        self._drop(path, is_other)  # under the lock: what is about to get the name has it, or will not
 
     def drop_damaged(self, key: str, descriptor: int) -> None:
         """Serve that open file no more: it was changed while it was read."""
@@ -181,15 +180,17 @@ class Shelf:
             raise
         return part
 
-    def publish(self, part: Part, key: str, record: Record) -> bool:
+    def publish(self, part: Part, key: str, record: Record, is_current: Callable[[], bool]) -> bool:
         """Give a whole file its name, all at once; its lock becomes a shared one.
 
-        ``False``: what has the name was read later, by another process say, and keeps it.
+        ``False``: what has the name was read later, by another process say, and keeps it; or it is not current.
         """
         path = self._path_of(key)
         part.append(record.pack())
         with self._ledger.held(self._directory):
             foot = _foot_at(path)
+            if not is_current():
+                return False
             if foot is not None and foot.read_at_ns > record.read_at_ns and self.is_fresh(foot.read_at_ns):
                 return False
             self._retire(path)

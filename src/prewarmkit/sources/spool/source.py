@@ -265,7 +265,8 @@ class SpooledSource:
 
     async def _drop(self, key: str, unless: Wanted | None) -> None:
         flight = self._flights.get(key)
-        if flight is not None and flight.info is not None and not (unless and unless.fits(flight.info)):
+        # One that has not told yet what it reads may have found a file that is dropped now.
+        if flight is not None and not (unless and flight.info is not None and unless.fits(flight.info)):
             self.forget(flight)
         try:
             await run_sync(lambda: self.shelf.drop(key, unless=unless))
