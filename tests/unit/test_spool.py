@@ -98,7 +98,7 @@ async def test_a_caller_who_knows_another_version_gets_it(wrapped: MemorySource,
         assert etag is not None
         assert await read(source, "a") == A
         assert await read(source, "a", etag=f'W/"{etag}"') == B + B
-        assert await read(source, "a", etag=etag, size=200_000) == B + B
+        assert await read(source, "a", etag=f'"{etag}"', size=200_000) == B + B
         assert await read(source, "a") == B + B
         assert wrapped.opens["a"] == 2
         assert await read(source, "a", size=5) == B + B  # what the source has, whatever its size
@@ -243,7 +243,9 @@ async def test_what_is_still_fresh_survives_leaving_and_another_process_uses_it(
 ) -> None:
     """Another object on the directory stands for another process: they share nothing but files."""
     async with SpooledSource(wrapped, place) as source, SpooledSource(wrapped, place) as beside:
-        await read(source, "a")
+        async with source.open("a") as medium:
+            assert await medium.read() == A
+            assert await read(beside, "a") == A
         assert await read(beside, "a") == A
     async with SpooledSource(wrapped, place) as later:
         assert await read(later, "a") == A
@@ -292,6 +294,8 @@ async def test_namespaces_keep_sources_apart(place: Path) -> None:
         assert await read(one, "xa") == A
         assert await read(one, "a") == A
         assert await read(other, "a") == B
+        assert await read(one, "xa") == A
+        assert (one.stats().hits, one.stats().damaged) == (1, 0)
 
 
 @pytest.mark.parametrize("key", ["../a", "/a", "a/b", "ü" * 400, "a\0b", "", "\ud800"])
@@ -356,9 +360,10 @@ async def test_a_key_that_is_none_is_refused(wrapped: MemorySource, place: Path)
             source.open(5)  # type: ignore[arg-type]
 
 
-async def test_files_and_directory_are_nobody_elses(wrapped: MemorySource, place: Path) -> None:
+@pytest.mark.parametrize("umask", [0, 0o177])
+async def test_files_and_directory_are_nobody_elses(wrapped: MemorySource, place: Path, umask: int) -> None:
     """Whatever the umask."""
-    before = os.umask(0o177)
+    before = os.umask(umask)
     try:
         async with SpooledSource(wrapped, place) as source:
             wrapped.gates["a"] = anyio.Event()
@@ -434,3 +439,42 @@ async def test_a_version_that_head_finds_replaced_is_not_kept_by_a_read_that_jus
         assert await read(source, "a") == B
         assert await read(source, "a") == B
         assert wrapped.opens["a"] == 2
+
+
+async def test_what_was_read_later_keeps_the_name(wrapped: MemorySource, place: Path) -> None:
+    """Of two processes that read one key, the one that began first may end last."""
+    now = 0.0
+    slow = MemorySource({"a": A}, gates={"a": anyio.Event()})
+    async with (
+        SpooledSource(slow, place, clock=lambda: now) as late,
+        SpooledSource(wrapped, place, clock=lambda: now) as source,
+        late.open("a") as medium,
+    ):
+        first = await anext(aiter(medium))
+        now += 1
+        wrapped.objects = {"a": B}
+        await read(source, "a")
+        slow.gates["a"].set()
+        assert first + await medium.read() == A
+        assert await read(source, "a") == B
+        assert source.stats().hits == 1
+
+
+@pytest.mark.parametrize("at", [0, -1])
+async def test_a_file_that_took_the_place_of_a_damaged_one_is_as_young_as_it_is(
+    wrapped: MemorySource, place: Path, at: int
+) -> None:
+    """What is known of the old one, its age and its size, is not taken for its own."""
+    async with SpooledSource(wrapped, place) as source:
+        await read(source, "a")
+        [path] = place.glob("*.medium")
+        await read(source, "b")
+    async with SpooledSource(wrapped, place, max_bytes=250_000) as source:
+        content = bytearray(path.read_bytes())
+        content[at] ^= 1
+        path.write_bytes(content)
+        await read(source, "a")
+        assert source.stats().evicted == 0
+        await read(source, "c")
+        await read(source, "a")
+        assert wrapped.opens == {"a": 2, "b": 1, "c": 1}

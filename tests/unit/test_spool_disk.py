@@ -273,13 +273,13 @@ async def test_bytes_of_two_versions_are_never_put_together(
 ) -> None:
     """The disk fails in the middle and the object is another one by then, by its ETag or by its bytes alone."""
     Failing(monkeypatch, after=300_000)
-    for version in ("1", None):
+    for version, other in (("1", OTHER), ("1", MEDIUM[:-1] + b"!"), (None, OTHER)):
         wrapped.versions["k"] = version
         wrapped.objects = {"k": MEDIUM}
         async with SpooledSource(wrapped, place) as source, source.open("k") as medium:
             await anext(aiter(medium))
             await eventually(lambda: not wrapped.reading)
-            wrapped.objects = {"k": OTHER}
+            wrapped.objects = {"k": other}
             wrapped.versions["k"] = version and version + "x"
             with pytest.raises(BodyFault, match="changed at its source"):
                 await medium.read()
@@ -321,6 +321,34 @@ async def test_whatever_the_disk_refuses_media_pass(
             assert await read(source) == MEDIUM
             assert await read(source, "other") == OTHER
         assert open_descriptors() <= descriptors
+
+
+async def test_a_disk_without_room_is_known_before_the_first_byte(
+    wrapped: MemorySource, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a medium is read once, and not once more behind where the disk failed."""
+
+    def full(_descriptor: int, _offset: int, _size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    async with SpooledSource(wrapped, place) as source:
+        assert await read(source) == MEDIUM
+        assert (wrapped.opens["k"], source.stats().passed, source.stats().bytes_held) == (1, 1, 0)
+        assert not list(place.glob("*.part"))
+
+
+async def test_a_disk_that_cannot_set_room_aside_is_used_all_the_same(
+    wrapped: MemorySource, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(_descriptor: int, _offset: int, _size: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr("os.posix_fallocate", unknown)
+    async with SpooledSource(wrapped, place) as source:
+        await read(source)
+        assert await read(source) == MEDIUM
+        assert source.stats().hits == 1
 
 
 async def test_a_directory_that_vanishes_is_done_without(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -198,8 +199,12 @@ async def test_a_read_that_somebody_left_half_way_is_finished_for_who_tries_agai
     wrapped.gates["k"] = anyio.Event()
     async with source.open("k") as medium:
         await anext(aiter(medium))
-    wrapped.gates["k"].set()
-    await eventually(lambda: not wrapped.reading)
+    flight = source._flights["k"]  # pyright: ignore[reportPrivateUsage] - its limit shows nowhere else
+    assert flight._scope.deadline < math.inf  # pyright: ignore[reportPrivateUsage] - as above
+    async with source.open("k"):
+        assert flight._scope.deadline == math.inf  # pyright: ignore[reportPrivateUsage] - as above
+        wrapped.gates["k"].set()
+        await eventually(lambda: not wrapped.reading)
     results: list[bytes | Exception] = []
     await read(source, results)
     assert results == [MEDIUM]
