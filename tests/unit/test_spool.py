@@ -460,7 +460,7 @@ async def test_what_was_read_later_keeps_the_name(wrapped: MemorySource, place: 
         assert source.stats().hits == 1
 
 
-@pytest.mark.parametrize("at", [0, -1])
+@pytest.mark.parametrize("at", [0, -1, -60])
 async def test_a_file_that_took_the_place_of_a_damaged_one_is_as_young_as_it_is(
     wrapped: MemorySource, place: Path, at: int
 ) -> None:
