@@ -20,7 +20,7 @@ import pytest
 from prewarmkit import Credentials, R2Client
 from prewarmkit.errors import AccessDenied, InvalidRequest, NotFound, PreconditionFailed
 from prewarmkit.r2.responses import CommonPrefix
-from prewarmkit.sources import MediaSource
+from prewarmkit.sources import MediaSource, SpooledSource
 from prewarmkit.testing.contracts.source import SourceContract
 from prewarmkit.testing.s3 import RcloneServer, S3Server, SeaweedServer
 from prewarmkit.transports import HttpxTransport
@@ -111,6 +111,17 @@ class TestR2ClientIsASource(SourceContract):
             for key, content in objects.items():
                 await client.put(key, content)
             yield client
+
+
+class TestASpoolOverR2ClientIsASource(TestR2ClientIsASource):
+    @pytest.fixture(autouse=True)
+    def _directory(self, tmp_path: Path) -> None:
+        self.spools = (tmp_path / f"spool-{number}" for number in itertools.count())
+
+    @asynccontextmanager
+    async def source(self, objects: Mapping[str, bytes]) -> AsyncGenerator[MediaSource, None]:
+        async with super().source(objects) as r2, SpooledSource(r2, next(self.spools)) as source:
+            yield source
 
 
 async def test_what_it_writes_boto3_reads(r2: R2Client, witness: S3Client, tmp_path: Path) -> None:
