@@ -10,13 +10,13 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
-from memory_source import MemorySource
+from memory_source import MemoryReader, MemorySource
 from waiting import eventually
 
 from prewarmkit.errors import BodyFault, ConfigurationError
@@ -410,7 +410,7 @@ async def test_a_process_that_stopped_with_the_lock_holds_nobody_up(
 
 LIMITED = """
 import anyio, resource, sys
-from memory_source import MemorySource
+from memory_source import MemoryReader, MemorySource
 from prewarmkit.sources import SpooledSource
 
 async def main():
@@ -481,3 +481,29 @@ async def test_an_error_names_paths_and_nothing_of_what_is_in_them(
     async with SpooledSource(wrapped, place) as source, source.open("k") as medium:
         assert "_flight" not in repr(medium)
     assert not caplog.records
+
+
+class ClosingBadly(MemorySource):
+    """Fails as it is closed."""
+
+    def open(self, key: str) -> AbstractAsyncContextManager[MemoryReader]:
+        @asynccontextmanager
+        async def opened() -> AsyncGenerator[MemoryReader, None]:
+            async with MemorySource.open(self, key) as medium:
+                yield medium
+            if self.opens[key] == 1:
+                raise BodyFault("closed")
+
+        return opened()
+
+
+async def test_a_source_that_cannot_be_closed_behind_a_full_disk_is_in_the_log(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its readers have gone on without it, and have all their bytes."""
+    Failing(monkeypatch, after=200_000)
+    async with SpooledSource(ClosingBadly({"k": MEDIUM}), place) as source:
+        assert await read(source) == MEDIUM
+    assert [record.getMessage() for record in caplog.records][1:] == [
+        "The source of 'k' could not be closed (BodyFault)."
+    ]

@@ -7,6 +7,7 @@ memory holds a chunk for each. Where nothing may be written, one reader takes th
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -29,6 +30,8 @@ from prewarmkit.sources.spool.shelf import Shelf
 from prewarmkit.sources.spool.stats import Figures
 
 __all__ = ["Flight", "Spool", "cut_short"]
+
+_logger = logging.getLogger("prewarmkit.sources")
 
 _CHUNK_BYTES = 256 * 1024
 _IDLE_SECONDS = 10.0  # how long a read that nobody waits for may get no byte before it is given up
@@ -209,6 +212,10 @@ class Flight:
                     if not await self._find():
                         await self._fetch()
                 except Exception as error:  # noqa: BLE001 - for its readers, each of whom raises it
+                    if self.is_stuck:  # but they have gone on without it
+                        _logger.warning(
+                            "The source of %r could not be closed (%s).", self.key, type(error).__name__
+                        )
                     self._end(error)
                 self.is_over = True
                 self.settled.set()
