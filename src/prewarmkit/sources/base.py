@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from prewarmkit.media import ObjectInfo
+from prewarmkit.media import Media, ObjectInfo
 
-__all__ = ["LocalFiles", "MediaReader", "MediaSource", "Presigner"]
+__all__ = ["LocalFiles", "MediaReader", "MediaSource", "Presigner", "opened"]
 
 
 @runtime_checkable
@@ -50,6 +50,15 @@ class MediaSource(Protocol):
     def url(self, key: str, *, version: str | None = None) -> str | None:
         """An address that anyone may know, or ``None``; never a presigned one."""
         ...
+
+
+def opened(source: MediaSource, media: Media) -> AbstractAsyncContextManager[MediaReader]:
+    """Open a medium's object; a source with ``keeps_copies = True`` is told which version is meant, by ``etag=``."""
+    if getattr(source, "keeps_copies", False):
+        keeper: Any = source
+        kept: AbstractAsyncContextManager[MediaReader] = keeper.open(media.key, etag=media.etag)
+        return kept
+    return source.open(media.key)
 
 
 @runtime_checkable

@@ -71,6 +71,9 @@ class SpooledSource:
         TypeError, ValueError: An argument is no such thing, or cannot work.
     """
 
+    keeps_copies = True
+    """Targets tell `open` which version a medium is of."""
+
     def __init__(
         self,
         source: MediaSource,

@@ -20,7 +20,7 @@ from attrs import define, field
 
 from prewarmkit.errors import PrewarmKitError, TargetDown, TransportError
 from prewarmkit.media import Media, MediaKind, ObjectInfo, Warmed
-from prewarmkit.sources.base import MediaReader, MediaSource
+from prewarmkit.sources.base import MediaReader, MediaSource, opened
 from prewarmkit.targets.base import source_failures
 from prewarmkit.targets.telegram.answers import Answer
 from prewarmkit.targets.telegram.body import UploadBody
@@ -207,7 +207,7 @@ class Albums:
     async def _send(self, transport: Transport, items: Sequence[_Item]) -> None:
         async with AsyncExitStack() as stack:
             # All before the first byte: opened between two, they would be nested into the transport's time limits.
-            readers = [await stack.enter_async_context(each.source.open(each.media.key)) for each in items]
+            readers = [await stack.enter_async_context(opened(each.source, each.media)) for each in items]
             chat_id = await self.keeper.slots.take(items=len(items))
             costs = [self.memory.spend(item.media) for item in items]
             body, content_type = _framed(items, readers, chat_id)

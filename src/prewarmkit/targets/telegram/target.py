@@ -22,7 +22,7 @@ from prewarmkit.errors import (
     TransportError,
 )
 from prewarmkit.media import Handle, Media, Warmed
-from prewarmkit.sources.base import MediaSource
+from prewarmkit.sources.base import MediaSource, opened
 from prewarmkit.targets.base import Services, source_failures
 from prewarmkit.targets.telegram.albums import Albums
 from prewarmkit.targets.telegram.answers import Answer
@@ -205,7 +205,7 @@ class TelegramTarget:
         try:
             async with AsyncExitStack() as stack:
                 with source_failures(media.key):
-                    reader = await stack.enter_async_context(source.open(media.key))
+                    reader = await stack.enter_async_context(opened(source, media))
                 check_size(media, reader.info.size, is_local=self._is_local)
                 chat_id = await self._slots.take()
                 warmed = await self._uploads.by_bytes(transport, media, reader, chat_id=chat_id)
