@@ -671,7 +671,7 @@ async def test_an_upload_that_never_waits_still_sees_the_answer() -> None:
     for _ in range(5):
         await anyio.lowlevel.checkpoint()
     so_far = len(taken)
-    assert 1 < so_far < 10
+    assert 1 < so_far < 25  # four pieces, then others
     receive(connection, b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
     await asking
     assert connection.answer.status == 413

@@ -29,7 +29,7 @@ _READ_BYTES = 128 * 1024
 _HELD_BYTES = 256 * 1024
 _RESUME_BYTES = 64 * 1024
 _JOINED_BYTES = 128 * 1024  # of a body, sent together with the head
-_IN_A_ROW_BYTES = 256 * 1024  # of a body that is always ready, before others run
+_IN_A_ROW = 4  # pieces of a body that is always ready, before others run
 
 
 class LoopConnection(asyncio.BufferedProtocol):
@@ -171,8 +171,8 @@ class LoopConnection(asyncio.BufferedProtocol):
                 self._write(head)
                 self._write(piece)
             head = b""
-            in_a_row += len(piece)
-            if self._can_write and in_a_row >= _IN_A_ROW_BYTES:
+            in_a_row += 1
+            if self._can_write and in_a_row >= _IN_A_ROW:
                 in_a_row = 0
                 await asyncio.sleep(0)  # a fast socket must not keep the loop from the answer
             while not (self._can_write or answer.is_answered or self._fault is not None):
