@@ -254,6 +254,17 @@ def test_a_changed_page_stays_what_it_was_for_every_bot(
     assert len(site.asked) == 1
 
 
+def test_a_file_that_the_server_never_got_is_named_by_its_address(
+    server: BotApiServer, bot: Client, site: Site
+) -> None:
+    """Source, tdlib/td: where there is no remote file, the ``file_id`` is the URL that was sent, query and all."""
+    site.pages["/a.pdf?key=secret"] = (make_media("pdf", 20_000), "application/pdf")
+    server.fail(Fault(file_id_is_url=True, drop_unique_id=True))
+    url = f"{site.url}/a.pdf?key=secret"
+    document = bot.call("sendDocument", chat_id=CHAT, document=url).json()["result"]["document"]
+    assert (document["file_id"], document["file_unique_id"]) == (url, "")
+
+
 def test_a_public_address_may_lead_to_this_machine(site: Site) -> None:
     site.pages["/bucket/a.png"] = (make_media("png", 20_000), "image/png")
     with BotApiServer(reaches={"https://media.example.org/": f"{site.url}/bucket/"}) as server:

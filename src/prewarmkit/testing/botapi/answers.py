@@ -200,24 +200,24 @@ def shuffled(items: Sequence[_T]) -> list[_T]:
     return [*items[1::2], *reversed(items[::2])]
 
 
-def altered(medium: dict[str, Any], fault: Fault) -> dict[str, Any]:
-    """The medium as a fault would have it."""
+def altered(medium: dict[str, Any], fault: Fault, *, source: str = "") -> dict[str, Any]:
+    """The medium as a fault would have it; `source` is the address that it came from, if it came from one."""
     if "photo" in medium:
         if fault.empty_photo_sizes:
             return {"photo": []}
         if fault.shuffle_photo_sizes:
             medium = {"photo": shuffled(medium["photo"])}
-    return {name: _altered_object(value, fault) for name, value in medium.items()}
+    return {name: _altered_object(value, fault, source) for name, value in medium.items()}
 
 
-def _altered_object(value: Any, fault: Fault) -> Any:
+def _altered_object(value: Any, fault: Fault, source: str) -> Any:
     if isinstance(value, list):
-        return [_altered_object(item, fault) for item in value]  # pyright: ignore[reportUnknownVariableType] - JSON
+        return [_altered_object(item, fault, source) for item in value]  # pyright: ignore[reportUnknownVariableType] - JSON
     changed = dict(value)
     if fault.drop_unique_id:
         changed["file_unique_id"] = ""
     if fault.file_id_is_url:
-        changed["file_id"] = "https://example.org/never-became-a-file"
+        changed["file_id"] = source or "https://example.org/never-became-a-file"
     if fault.report_bytes is not None:
         changed["file_size"] = fault.report_bytes
     return changed

@@ -65,7 +65,7 @@ class Fault:
         reset_before_answer: Carry the request out, record it, and reset the connection instead of answering.
         substitute_kind: The answer, the handle and the record are of this kind.
         drop_unique_id: ``file_unique_id`` is empty.
-        file_id_is_url: ``file_id`` is a URL, as for a file that the real server never got.
+        file_id_is_url: ``file_id`` is a URL, as for a file that the real server never got; of one that was sent by its URL, that.
         message_id_zero: ``message_id`` is 0, as for a video that is still being re-encoded.
         empty_photo_sizes: ``photo`` is an empty array.
         shuffle_photo_sizes: ``photo`` is not in the order of size.

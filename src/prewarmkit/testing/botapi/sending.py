@@ -296,7 +296,7 @@ class Sending:
         """The ``Message`` that a kept one is."""
         medium = media_fields(upload)
         if query.fault is not None:
-            medium = altered(medium, query.fault)
+            medium = altered(medium, query.fault, source=upload.source)
         caption = fields.get("caption")
         return {
             "message_id": upload.message_id,
