@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import pytest
+from attrs import evolve
 from waiting import eventually
 
 from prewarmkit import BadHandle, Handle, Media, PoolSettings, PrewarmPool, R2Client, RetryPolicy, WarmFailed
@@ -133,6 +134,7 @@ def test_requirement_08_constant_memory(
     assert ended.returncode == 0, ended.stderr
     figures = json.loads(ended.stdout)
     assert figures["succeeded"] == len(sizes) + 1
+    print(f"10 x {mib} MB: {figures['grew'] / MIB:.1f} MiB more")  # noqa: T201 - `pytest -s` shows it
     assert figures["grew"] < most_mib * MIB
     _first, *uploads = server.received
     assert {upload.sha256 for upload in uploads} == set(digests)
@@ -183,7 +185,7 @@ def everything_in(directory: Path) -> bytes:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("outcome", ["fetched", "failed", "echoed"])
+@pytest.mark.parametrize("outcome", ["fetched", "failed", "echoed", "kept"])
 async def test_requirement_07_route_ladder_by_presigned_addresses(
     server: BotApiServer,
     s3_server: SeaweedServer,
@@ -196,22 +198,31 @@ async def test_requirement_07_route_ladder_by_presigned_addresses(
     faults = {
         "failed": Fault(status=400, description="Bad Request: failed to get HTTP URL content"),
         "echoed": Fault(file_id_is_url=True, drop_unique_id=True),
+        "kept": Fault(file_id_is_url=True),
     }
     if outcome in faults:
         server.fail(faults[outcome])
     heard: list[Any] = []
+    settings = evolve(QUICK, weak="store", retry_weak_id=0) if outcome == "kept" else QUICK
     async with bucket_of(s3_server, "signed") as r2:
         content = make_media("pdf", 30_000)
         await r2.put("Ein Brief.pdf", content, content_type="application/pdf")
         async with (
             SqliteStore(tmp_path / "p.db") as store,
             bot_of(server, route="presigned") as bot,
-            PrewarmPool(r2, bot, store, settings=QUICK, on_event=heard.append) as pool,
+            PrewarmPool(r2, bot, store, settings=settings, on_event=heard.append) as pool,
         ):
-            handle = await pool.warm("Ein Brief.pdf", timeout=20)
+            await pool.enqueue("Ein Brief.pdf")
+            await pool.join(timeout=20)
+            handle = await pool.lookup("Ein Brief.pdf")
             rows = await store.list()
-    assert (handle.weak, server.received[-1].sha256) == ((), hashlib.sha256(content).hexdigest())
-    expected = {"fetched": ["url"], "failed": ["multipart"], "echoed": ["url", "multipart"]}
+    assert server.received[-1].sha256 == hashlib.sha256(content).hexdigest()
+    if outcome == "kept":  # a handle that may not be kept is none
+        assert (handle, rows[0].reason) == (None, "weak:url_handle")
+    else:
+        assert handle is not None
+        assert handle.weak == ()
+    expected = {"fetched": ["url"], "failed": ["multipart"], "echoed": ["url", "multipart"], "kept": ["url"]}
     assert [message.route for message in server.messages] == expected[outcome]
     urls = {urlsplit(fetch.url).query for fetch in server.fetches}
     if outcome != "failed":  # there the server refused before it looked

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from attrs import evolve
 from telegram_workers import TelegramWorkers
 
 from prewarmkit import BadHandle, Enqueued, Media, PoolSettings, PrewarmPool
@@ -243,7 +244,7 @@ async def test_requirement_12_cdn_verdicts_that_are_warm(
     ("case", "reason", "most_requests"),
     [
         ("STALE", "weak:stale", 4),
-        ("not kept", "weak:not_retained", 9),
+        ("not kept", "weak:not_retained", 19),
         ("DYNAMIC", "weak:ineligible_extension", 2),
         ("BYPASS", "weak:origin_forbids", 2),
         ("NONE", "weak:not_cloudflare_cache", 2),
@@ -286,7 +287,7 @@ async def test_requirement_12_cdn_verdicts_that_are_not(
     asked = len(edge.requests)
     async with (
         SqliteStore(tmp_path / "p.db") as store,
-        PrewarmPool(edge.source(), target, store, settings=QUICK) as pool,
+        PrewarmPool(edge.source(), target, store, settings=evolve(QUICK, retry_weak_id=3)) as pool,
     ):
         await pool.enqueue(key)
         await pool.join(timeout=20)
