@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, cast, runtime_checkable
 
 from attrs import define, field, frozen
 
-__all__ = ["Budget", "MemoryBudget", "Window", "check_cost", "seconds_to_wait"]
+__all__ = ["Budget", "MemoryBudget", "Window", "check_cost", "counted_from", "seconds_to_wait"]
 
 _SWEEP_AT_LEAST = 1024
 _AFTER = 1e-6  # a window is closed: the same instant at its far end still counts
@@ -62,6 +62,17 @@ class Budget(Protocol):
         """
         ...
 
+    async def take_at(self, limits: Mapping[str, Sequence[Window]], *, cost: int = 1) -> tuple[float, float]:
+        """As `take`; and when that was, by the budget's own clock, for `arrived`."""
+        ...
+
+    async def arrived(self, name: str, at: float, *, cost: int = 1) -> None:
+        """Count from now on what was spent under ``name`` at that time: what was sent has only now arrived.
+
+        Whoever counts where it arrives would else see two messages nearer to each other than they were sent.
+        """
+        ...
+
     async def hold(self, name: str, seconds: float) -> None:
         """Give nothing under ``name`` for that many seconds (a 429 said so); never shortens a hold."""
         ...
@@ -98,10 +109,14 @@ class MemoryBudget:
 
     async def take(self, limits: Mapping[str, Sequence[Window]], *, cost: int = 1) -> float:
         """See `Budget.take`."""
+        return (await self.take_at(limits, cost=cost))[0]
+
+    async def take_at(self, limits: Mapping[str, Sequence[Window]], *, cost: int = 1) -> tuple[float, float]:
+        """See `Budget.take_at`."""
         check_cost(limits, cost)
         now = self.clock()
         self._sweep(now)
-        logs = {name: self._log(name, windows) for name, windows in limits.items()}
+        logs = {name: self._log(name, windows, now) for name, windows in limits.items()}
         wait = max(
             (
                 seconds_to_wait(logs[name].calls, logs[name].held_until, windows, cost, now)
@@ -110,10 +125,16 @@ class MemoryBudget:
             default=0.0,
         )
         if wait > 0:
-            return wait
+            return wait, now
         for log in logs.values():
             log.spend(cost, now)
-        return 0.0
+        return 0.0, now
+
+    async def arrived(self, name: str, at: float, *, cost: int = 1) -> None:
+        """See `Budget.arrived`."""
+        now = self.clock()
+        log = self._log(name, (), now)
+        log.calls = deque(counted_from(log.calls, at, cost, now))
 
     async def hold(self, name: str, seconds: float) -> None:
         """See `Budget.hold`."""
@@ -121,11 +142,12 @@ class MemoryBudget:
             raise ValueError(f"seconds must be 0 or more and finite, not {seconds!r}.")
         now = self.clock()
         self._sweep(now)
-        log = self._log(name, ())
+        log = self._log(name, (), now)
         log.held_until = max(log.held_until, now + seconds)
 
-    def _log(self, name: str, windows: Sequence[Window]) -> _Log:
+    def _log(self, name: str, windows: Sequence[Window], now: float) -> _Log:
         log = self._logs.setdefault(name, _Log())
+        log.forget(now)
         # What a longer window of another caller still needs must not be forgotten for this one's sake.
         log.longest = max(log.longest, *(window.seconds for window in windows), 0.0)
         return log
@@ -137,6 +159,12 @@ class MemoryBudget:
         for name in [name for name, log in self._logs.items() if log.is_idle(now)]:
             del self._logs[name]
         self._sweep_at = max(_SWEEP_AT_LEAST, 2 * len(self._logs))
+
+
+def counted_from(calls: Iterable[float], at: float, cost: int, now: float) -> list[float]:
+    """Calls, oldest first, of which those that were made ``at`` a time are made now; rounding by a database is no other time."""
+    others = sorted(calls, key=lambda call: abs(at - call))[cost:]
+    return sorted([*others, *[now] * cost])
 
 
 def check_cost(limits: Mapping[str, Sequence[Window]], cost: int) -> None:

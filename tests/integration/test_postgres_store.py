@@ -572,6 +572,20 @@ async def test_a_hold_holds_for_all_and_is_never_shortened(postgres_dsn: str) ->
             await budget.take({"bot": [Window(1, 1)]}, cost=2)
 
 
+async def test_what_arrives_late_counts_from_then(postgres_dsn: str) -> None:
+    """Of two under way the right one, though the database rounds to microseconds."""
+    async with PostgresStore(postgres_dsn, auto_migrate=True) as store:
+        budget, limits = store.budget("bot"), {"chat": [Window(2, 60)]}
+        _, first = await budget.take_at(limits)
+        await anyio.sleep(0.2)
+        _, second = await budget.take_at(limits)
+        await anyio.sleep(0.2)
+        await budget.arrived("chat", second)
+        assert await budget.take(limits) == pytest.approx(59.6, abs=0.1)
+        await budget.arrived("chat", first)
+        assert await budget.take(limits) > 59.9
+
+
 async def test_names_under_which_nothing_counts_any_more_are_forgotten(postgres_dsn: str) -> None:
     """A row for each chat that ever got something would stay otherwise. What somebody is just asking for is let be."""
     limits = {f"chat:{n}": [Window(1, 60)] for n in range(50)}

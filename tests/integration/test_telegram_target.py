@@ -402,12 +402,12 @@ class SpendingLog(MemoryBudget):
         self.now = time.monotonic()
         return self.now
 
-    async def take(self, limits: Mapping[str, Sequence[Window]], *, cost: int = 1) -> float:
-        wait = await super().take(limits, cost=cost)
+    async def take_at(self, limits: Mapping[str, Sequence[Window]], *, cost: int = 1) -> tuple[float, float]:
+        wait, at = await super().take_at(limits, cost=cost)
         if not wait:
             for name in limits:
                 self.spent.setdefault(name, []).append(self.now)
-        return wait
+        return wait, at
 
 
 async def test_the_caps_hold_over_many_chats(server: BotApiServer, source: MemorySource) -> None:

@@ -45,6 +45,25 @@ def names_in(store: SqliteStore) -> int:
     return int(connection_of(store).execute("SELECT count(*) FROM prewarm_budget").fetchone()[0])
 
 
+async def test_what_arrives_late_counts_from_then(tmp_path: Path, clock: FakeClock) -> None:
+    """Of several under way the right one, in memory as in the file."""
+    async with SqliteStore(tmp_path / "p.db", clock=clock) as store:
+        for budget in (MemoryBudget(clock), store.budget("bot")):
+            limits = {"chat": [Window(3, 60)]}
+            spent = list[float]()
+            for _ in range(3):
+                wait, at = await budget.take_at(limits)
+                assert wait == 0.0
+                spent.append(at)
+                clock.advance(10)
+            await budget.arrived("chat", spent[1])
+            await budget.arrived("nobody", spent[1])
+            assert await budget.take(limits) == pytest.approx(30, abs=0.01)  # the first
+            clock.advance(30.1)
+            assert await budget.take(limits) == 0.0
+            assert await budget.take(limits) == pytest.approx(19.9, abs=0.01)  # the third, and not the second
+
+
 # ── the same answers ─────────────────────────────────────────────────────────
 
 NAMES = st.sampled_from(["bot", "chat:1", "chat:2"])

@@ -39,12 +39,12 @@ def slots(clock: FakeClock, *chats: int, limits: RateLimits | None = None) -> Sl
 def test_the_defaults_are_those_of_the_faq() -> None:
     """core.telegram.org/bots/faq: 1 a second in a chat, 20 a minute in a group, about 30 a second in all.
 
-    A window is a little longer here: a message is counted where it arrives, and the later of two may arrive sooner.
+    A second is a little longer here: a message is counted where it arrives, and the later of two may arrive sooner.
     """
     limits = RateLimits()
-    assert limits.chat_windows(-1001) == (Window(1, 1.03), Window(20, 60.5))
-    assert limits.chat_windows("@channel") == (Window(1, 1.03), Window(20, 60.5))
-    assert limits.chat_windows(42) == (Window(1, 1.03), Window(60, 60.5))
+    assert limits.chat_windows(-1001) == (Window(1, 1.03), Window(20, 60.0))
+    assert limits.chat_windows("@channel") == (Window(1, 1.03), Window(20, 60.0))
+    assert limits.chat_windows(42) == (Window(1, 1.03), Window(60, 60.0))
     assert limits.warm_windows() == (Window(25, 1.03),)
     assert limits.send_windows() == (Window(30, 1.03),)
 
@@ -153,7 +153,7 @@ async def test_one_group_gets_20_in_any_minute_and_one_a_second(clock: FakeClock
     assert min(full.retry_after for full in refusals) > PATIENCE_SECONDS
     assert all(later - sooner > 60 for sooner, later in zip(at, at[20:], strict=False))
     assert all(later - sooner > 1 for sooner, later in itertools.pairwise(at))
-    assert at[-1] - start == pytest.approx(2 * 60.5 + 19 * 1.03, abs=0.1)
+    assert at[-1] - start == pytest.approx(2 * 60 + 19 * 1.03, abs=0.1)
 
 
 @pytest.mark.anyio

@@ -15,7 +15,7 @@ from typing import Self
 
 from attrs import define, frozen
 
-from prewarmkit.budget import Window, check_cost, seconds_to_wait
+from prewarmkit.budget import Window, check_cost, counted_from, seconds_to_wait
 from prewarmkit.stores.clock import StoreClock
 from prewarmkit.stores.sql import load_queries
 from prewarmkit.stores.sqlite_db import Database
@@ -37,16 +37,31 @@ class SqliteBudget:
 
     async def take(self, limits: Mapping[str, Sequence[Window]], *, cost: int = 1) -> float:
         """See `Budget.take`."""
+        return (await self.take_at(limits, cost=cost))[0]
+
+    async def take_at(self, limits: Mapping[str, Sequence[Window]], *, cost: int = 1) -> tuple[float, float]:
+        """See `Budget.take_at`."""
         check_cost(limits, cost)
         if not limits:
-            return 0.0
+            return 0.0, self.clock().now
 
-        def spend(connection: sqlite3.Connection) -> float:
+        def spend(connection: sqlite3.Connection) -> tuple[float, float]:
             return self._take(connection, limits, cost)
 
         # An fsync for each call would keep all writers of the file waiting. Without it a power cut forgets the
         # calls since the last flushed commit of anybody: of a pool at work those of a fraction of a second.
         return await self.db.write(spend, is_flushed=False)
+
+    async def arrived(self, name: str, at: float, *, cost: int = 1) -> None:
+        """See `Budget.arrived`."""
+
+        def arrive(connection: sqlite3.Connection) -> None:
+            now = self.clock().now
+            log = _Log.read(connection, self.name, name, now)
+            log.calls = counted_from(log.calls, at, cost, now)
+            log.write(connection, now)
+
+        await self.db.write(arrive, is_flushed=False)
 
     async def hold(self, name: str, seconds: float) -> None:
         """See `Budget.hold`."""
@@ -63,7 +78,7 @@ class SqliteBudget:
 
     def _take(
         self, connection: sqlite3.Connection, limits: Mapping[str, Sequence[Window]], cost: int
-    ) -> float:
+    ) -> tuple[float, float]:
         # Read under the lock: what another process spent before is earlier.
         now = self.clock().now
         wait, changed = 0.0, list[_Log]()
@@ -81,7 +96,7 @@ class SqliteBudget:
             log.write(connection, now)
         if changed:
             connection.execute(_SQL["budget_sweep"], {"now": now, "most": _SWEPT_FOR_EACH * len(limits)})
-        return wait
+        return wait, now
 
 
 @define
@@ -111,7 +126,7 @@ class _Log:
         calls, longest, held_until = row
         # Where processes share the calendar only, and somebody sets it back, calls lie in the future:
         # then they count as made now, so that no wait is longer than its window.
-        made = [min(call, now) for call in json.loads(calls)]
+        made = [min(call, now) for call in json.loads(calls) if now - call <= longest]
         return cls(budget, name, made, longest, -math.inf if held_until is None else held_until)
 
     def look_back(self, seconds: float) -> bool:

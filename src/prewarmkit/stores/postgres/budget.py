@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from attrs import define, frozen
 from psycopg.rows import TupleRow
 
-from prewarmkit.budget import Window, check_cost, seconds_to_wait
+from prewarmkit.budget import Window, check_cost, counted_from, seconds_to_wait
 from prewarmkit.stores.postgres.link import Link, Session
-from prewarmkit.stores.postgres.rows import text_array
+from prewarmkit.stores.postgres.rows import number_array, text_array
 
 __all__ = ["PostgresBudget", "Sweep"]
 
@@ -42,15 +42,19 @@ class PostgresBudget:
 
     async def take(self, limits: Mapping[str, Sequence[Window]], *, cost: int = 1) -> float:
         """See `Budget.take`."""
+        return (await self.take_at(limits, cost=cost))[0]
+
+    async def take_at(self, limits: Mapping[str, Sequence[Window]], *, cost: int = 1) -> tuple[float, float]:
+        """See `Budget.take_at`."""
         check_cost(limits, cost)
         if not limits:
-            return 0.0
+            return 0.0, 0.0
         names = sorted(limits)
         if time.monotonic() - self.sweep.at > _SWEEP_SECONDS:
             self.sweep.at = time.monotonic()
             await self.link.call(lambda session: session.change("budget_sweep"))
 
-        async def spend(session: Session) -> float:
+        async def spend(session: Session) -> tuple[float, float]:
             async with session.transaction():
                 rows: list[TupleRow] = []
                 while len(rows) < len(names):  # some may be swept in between
@@ -67,13 +71,26 @@ class PostgresBudget:
                     until = -math.inf if held_until is None else held_until
                     wait = max(wait, seconds_to_wait(made, until, limits[name], cost, now))
                 if wait > 0:
-                    return wait
+                    return wait, now
                 longest = [max((window.seconds for window in limits[name]), default=0.0) for name in names]
                 spans = "{" + ",".join(map(repr, longest)) + "}"
                 await session.change("budget_spend", self.name, text_array(names), spans, now, cost)
-                return 0.0
+                return 0.0, now
 
         return await self.link.call(spend)
+
+    async def arrived(self, name: str, at: float, *, cost: int = 1) -> None:
+        """See `Budget.arrived`."""
+
+        async def arrive(session: Session) -> None:
+            async with session.transaction():
+                rows = await session.rows("budget_lock", self.name, text_array([name]))
+                [[now]] = await session.rows("budget_now")
+                for _, calls, _ in rows:  # swept out meanwhile: no window reaches it any more
+                    made = counted_from(calls, at, cost, now)
+                    await session.change("budget_put", self.name, name, number_array(made))
+
+        await self.link.call(arrive)
 
     async def hold(self, name: str, seconds: float) -> None:
         """See `Budget.hold`."""

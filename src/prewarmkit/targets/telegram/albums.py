@@ -208,7 +208,7 @@ class Albums:
         async with AsyncExitStack() as stack:
             # All before the first byte: opened between two, they would be nested into the transport's time limits.
             readers = [await stack.enter_async_context(opened(each.source, each.media)) for each in items]
-            chat_id = await self.keeper.slots.take(items=len(items))
+            chat_id = await stack.enter_async_context(self.keeper.slots.sending(items=len(items)))
             costs = [self.memory.spend(item.media) for item in items]
             body, content_type = _framed(items, readers, chat_id)
             answer = await self._post(transport, body, content_type)

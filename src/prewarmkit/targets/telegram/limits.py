@@ -12,22 +12,27 @@ from attrs import Attribute, field, frozen
 from prewarmkit.budget import Window
 from prewarmkit.errors import ConfigurationError
 
-__all__ = ["BOT", "RateLimits", "chat_name"]
+__all__ = ["BOT", "RateLimits", "chat_name", "second_name"]
 
-_JITTER, _MOST_JITTER_SECONDS = 0.03, 0.5
+_SECOND = 1.03
 
 BOT = "bot"
 """The name that all of a bot's messages are spent under."""
 
 
 def chat_name(chat_id: int | str) -> str:
-    """The name that one chat's messages are spent under."""
+    """The name that one chat's messages are spent under, by the minute."""
     return f"chat:{chat_id}"
 
 
-def _window(count: int, seconds: float) -> Window:
-    """A limit as we keep it: a message is counted where it arrives, and the later of two may be the faster one."""
-    return Window(count, seconds + min(_JITTER * seconds, _MOST_JITTER_SECONDS))
+def second_name(chat_id: int | str) -> str:
+    """The name that one chat's messages are spent under, by the second."""
+    return f"chat:{chat_id}/1s"
+
+
+def _a_second(count: int) -> Window:
+    """A second as we keep it: a message is counted where it arrives, and the later of two may be the faster one."""
+    return Window(count, _SECOND)
 
 
 def _count(_instance: object, attribute: Attribute[int], value: object) -> None:
@@ -76,7 +81,7 @@ class RateLimits:
         """The windows of one chat: a positive id is a private chat, all else a group or channel."""
         is_private = isinstance(chat_id, int) and chat_id > 0
         per_minute = self.private_per_minute if is_private else self.group_per_minute
-        return _window(self.chat_per_second, 1.0), _window(per_minute, self.window_seconds)
+        return _a_second(self.chat_per_second), Window(per_minute, self.window_seconds)
 
     def album_windows(self, chat_id: int | str, items: int) -> tuple[Window, ...]:
         """The windows of one chat for an album, each item of which counts: nothing else in the second it is sent in."""
@@ -90,8 +95,8 @@ class RateLimits:
 
     def warm_windows(self) -> tuple[Window, ...]:
         """The bot's windows for warming, which leaves the reserve alone."""
-        return (_window(self.bot_per_second - self.reserve_per_second, 1.0),)
+        return (_a_second(self.bot_per_second - self.reserve_per_second),)
 
     def send_windows(self) -> tuple[Window, ...]:
         """The bot's windows for deliveries, reserve included."""
-        return (_window(self.bot_per_second, 1.0),)
+        return (_a_second(self.bot_per_second),)

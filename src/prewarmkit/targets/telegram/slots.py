@@ -5,17 +5,22 @@ Owns the meeting of the chat pool with the budget. Knows nothing of HTTP, media 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import anyio
 from attrs import define, field
 
 from prewarmkit.budget import Budget, MemoryBudget, Window
-from prewarmkit.errors import RateLimited, TargetDown
+from prewarmkit.errors import RateLimited, StoreError, TargetDown
 from prewarmkit.targets.telegram.chats import ChatPool
-from prewarmkit.targets.telegram.limits import BOT, RateLimits, chat_name
+from prewarmkit.targets.telegram.limits import BOT, RateLimits, chat_name, second_name
 
 __all__ = ["PATIENCE_SECONDS", "Slots"]
+
+_logger = logging.getLogger("prewarmkit.targets")
+_NOTE_SECONDS = 5.0
 
 PATIENCE_SECONDS = 5.0
 """How long a slot is waited for before the job is given back."""
@@ -56,7 +61,12 @@ class Slots:
             raise self._full(self._soonest())
 
     async def take(self, *, items: int = 1) -> int:
-        """Spend a message of some warmup chat and of the bot; return the chat.
+        """Spend a message of some warmup chat and of the bot; return the chat. As for `sending`."""
+        chat, _ = await self._take(items)
+        return chat
+
+    async def _take(self, items: int) -> tuple[int, float]:
+        """The chat, and when it was spent by the budget's clock.
 
         Args:
             items: Of an album: each counts.
@@ -68,15 +78,41 @@ class Slots:
         give_up_at = self._clock() + PATIENCE_SECONDS
         while True:
             for chat in self.chats.free(self._clock()):
-                wait = await self.budget.take(self._warm_limits(chat, items), cost=items)
+                wait, at = await self.budget.take_at(self._limits(chat, items), cost=items)
                 if wait <= 0:
                     self.chats.note_used(chat)
-                    return chat
+                    return chat, at
                 self.chats.note_full(chat, self._clock() + wait)
             wait = self._soonest()
             if self._clock() + wait > give_up_at:
                 raise self._full(wait)
             await anyio.sleep(wait)
+
+    @asynccontextmanager
+    async def sending(self, *, items: int = 1) -> AsyncGenerator[int]:
+        """The right to send what is sent inside, and the chat: by the minute it counts from its end, when it surely has arrived.
+
+        Args:
+            items: Of an album: each counts.
+
+        Raises:
+            TargetDown: No chat is left.
+            RateLimited: Every chat is closed for longer than is waited here.
+        """
+        chat, at = await self._take(items)
+        try:
+            yield chat
+        finally:
+            if self.limits is not None:
+                with anyio.move_on_after(_NOTE_SECONDS, shield=True):
+                    await self._note_arrival(chat, at, items)
+
+    async def _note_arrival(self, chat: int, at: float, items: int) -> None:
+        try:
+            await self.budget.arrived(chat_name(chat), at, cost=items)
+        except StoreError as error:
+            # It counts from when it was sent: that is no reason to lose what Telegram answered.
+            _logger.warning("The arrival in chat %s was not noted (%s).", chat, error)
 
     async def take_in(self, chat_id: int | str) -> None:
         """Spend one delivery into that chat, from the reserve if need be.
@@ -85,10 +121,9 @@ class Slots:
             RateLimited: It is closed for longer than is waited here.
         """
         give_up_at = self._clock() + PATIENCE_SECONDS
-        limits: dict[str, Sequence[Window]] = {
-            chat_name(chat_id): self.limits.chat_windows(chat_id) if self.limits else (),
-            BOT: self.limits.send_windows() if self.limits else (),
-        }
+        limits = self._limits(chat_id)
+        if self.limits is not None:
+            limits = {**limits, BOT: self.limits.send_windows()}
         while wait := await self.budget.take(limits):
             if self._clock() + wait > give_up_at:
                 raise RateLimited(
@@ -119,11 +154,17 @@ class Slots:
         self.chats.note_dead(chat_id, now)
         return self.chats.alive(now)
 
-    def _warm_limits(self, chat: int, items: int) -> Mapping[str, Sequence[Window]]:
+    def _limits(self, chat: int | str, items: int = 1) -> Mapping[str, Sequence[Window]]:
+        """For warming. By the second and by the minute under names of their own: the latter count from the arrival."""
         if self.limits is None:
             return {chat_name(chat): (), BOT: ()}
         windows = self.limits.album_windows(chat, items) if items > 1 else self.limits.chat_windows(chat)
-        return {chat_name(chat): windows, BOT: self.limits.warm_windows()}
+        a_second, a_minute = windows
+        return {
+            chat_name(chat): (a_minute,),
+            second_name(chat): (a_second,),
+            BOT: self.limits.warm_windows(),
+        }
 
     def _soonest(self) -> float:
         now = self._clock()

@@ -190,9 +190,8 @@ class TelegramTarget:
         reference = await self._finder.find(media, source)
         if reference is not None:
             try:
-                return await self._uploads.by_reference(
-                    transport, media, reference, chat_id=await self._slots.take()
-                )
+                async with self._slots.sending() as chat_id:
+                    return await self._uploads.by_reference(transport, media, reference, chat_id=chat_id)
             except RouteUnfit:
                 if self._finder.is_forced:
                     raise
@@ -207,8 +206,8 @@ class TelegramTarget:
                 with source_failures(media.key):
                     reader = await stack.enter_async_context(opened(source, media))
                 check_size(media, reader.info.size, is_local=self._is_local)
-                chat_id = await self._slots.take()
-                warmed = await self._uploads.by_bytes(transport, media, reader, chat_id=chat_id)
+                async with self._slots.sending() as chat_id:
+                    warmed = await self._uploads.by_bytes(transport, media, reader, chat_id=chat_id)
         except Exception as error:
             if warmed is None:
                 raise

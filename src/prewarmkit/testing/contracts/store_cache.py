@@ -335,6 +335,20 @@ class StoreCacheContract(StoreSuite):
         assert await store.budget("another").take({"bot": bot}) == 0.0
         assert await budget.take({}) == 0.0
 
+    async def test_what_has_only_now_arrived_counts_from_now(
+        self, store: MediaStore, clock: FakeClock
+    ) -> None:
+        """And once: its place is free a window later. Of a name that nobody knows nothing comes."""
+        budget, chat = store.budget("bot"), [Window(2, 60)]
+        wait, at = await budget.take_at({"chat": chat}, cost=2)
+        assert wait == 0.0
+        await budget.arrived("chat", at)
+        await budget.arrived("unknown", at)
+        wait, _ = await budget.take_at({"chat": chat})
+        assert wait == pytest.approx(60, abs=1)
+        await self.advance(store, clock, 61)
+        assert await budget.take({"chat": chat}, cost=2) == 0.0
+
     async def test_a_held_name_gives_nothing_and_the_others_go_on(self, store: MediaStore) -> None:
         """A 429 said so; a later, shorter one does not end it sooner."""
         budget = store.budget("bot")

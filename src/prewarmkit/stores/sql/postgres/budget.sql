@@ -35,6 +35,11 @@ SET longest = greatest(b.longest, o.longest),
 FROM unnest($2::text[], $3::float8[]) AS o (name, longest)
 WHERE b.budget = $1::text AND b.name = o.name;
 
+-- name: budget_put
+-- $1 budget, $2 name, $3 calls, oldest first.
+UPDATE {schema}.prewarm_budget SET calls = ARRAY(SELECT to_timestamp(c) FROM unnest($3::float8[]) AS c)
+WHERE budget = $1::text AND name = $2::text;
+
 -- name: budget_hold
 -- $1 budget, $2 name, $3 seconds. Never shortens a hold.
 INSERT INTO {schema}.prewarm_budget AS b (budget, name, held_until)
