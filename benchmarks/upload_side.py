@@ -35,6 +35,13 @@ class Bytes:
         """Open one."""
         yield BytesReader(key, self.objects[key])
 
+    async def head(self, key: str) -> Any:
+        """What is known of one."""
+        return BytesReader(key, self.objects[key]).info
+
+    def url(self, key: str, *, version: str | None = None) -> None:
+        """No address: it is in memory."""
+
 
 class BytesReader:
     """One medium's bytes."""
