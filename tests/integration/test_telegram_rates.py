@@ -228,13 +228,21 @@ def run_together(address: str, server: BotApiServer, chats: Sequence[int]) -> No
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
+@pytest.mark.parametrize(
+    "patience",
+    [0.5, pytest.param(0, marks=pytest.mark.slow)],
+    ids=["on any machine", "on one that never stalls"],
+)
 def test_three_processes_keep_to_the_caps_together(
-    tmp_path: Path, request: pytest.FixtureRequest, store: str
+    tmp_path: Path, request: pytest.FixtureRequest, store: str, patience: float
 ) -> None:
-    """Real time, a real server that counts what arrives: its minute is two seconds, in which five groups take a hundred."""
+    """Real time, a real server that counts what arrives: its minute is two seconds, in which five groups take a hundred.
+
+    A machine that stalls an upload for as long as this minute would have it share the next one; the server sits that out.
+    """
     address = str(tmp_path / "p.db") if store == "sqlite" else str(request.getfixturevalue("postgres_dsn"))
     chats = [-1001 - n for n in range(5)]
-    limits = FloodLimits(chat_per_second=20, bot_per_second=1000, window_seconds=2)
+    limits = FloodLimits(chat_per_second=20, bot_per_second=1000, window_seconds=2, patience_seconds=patience)
     with BotApiServer(limits=limits) as server:
         anyio.run(fill, address, server.token.partition(":")[0])
         run_together(address, server, chats)
@@ -245,4 +253,4 @@ def test_three_processes_keep_to_the_caps_together(
     # The first hundred go at once, and then as many each two seconds: four between the first and the last.
     took = times[-1] - times[0]
     print(f"{store}: {took:.2f} s where 4 s is the least: {4 / took:.3f}")  # noqa: T201 - `pytest -s` shows it
-    assert took <= 4 / 0.6  # a busy machine; 0.95 on a quiet one
+    assert took <= 4 / 0.4  # a busy machine; 0.9 on a quiet one
