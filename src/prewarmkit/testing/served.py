@@ -13,7 +13,9 @@ from concurrent.futures import Future
 
 from aiohttp import web
 
-__all__ = ["HOST", "Served", "reset"]
+from prewarmkit.testing.lifespan import Lifespan
+
+__all__ = ["HOST", "Served", "ServedLifespan", "reset"]
 
 HOST = "127.0.0.1"
 _STOP_SECONDS = 10
@@ -103,7 +105,7 @@ class Served:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._handle)
+        app.router.add_route("*", "/{path:.*}", self._answer)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await runner.setup()
         try:
@@ -114,6 +116,53 @@ class Served:
             await runner.cleanup()
             if self._on_end is not None:
                 await self._on_end()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self._handle(request)
+        except ConnectionError:
+            return web.Response(status=400)  # nobody is left to answer
+        except Exception as bug:
+            self.bug = self.bug or bug
+            raise
+
+
+class ServedLifespan(Lifespan):
+    """A server that is `Served`: started once, by ``start`` or by entering it.
+
+    Attributes:
+        _served: The handler and its thread; set by the subclass.
+    """
+
+    _served: Served
+
+    def start(self) -> None:
+        """Bind the port, and return when requests are served."""
+        if self._served.is_started:
+            raise RuntimeError(f"{type(self).__name__} is started once: make another.")
+        self._prepare()
+        try:
+            self._served.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _prepare(self) -> None:
+        """What a subclass does before requests come."""
+
+    def stop(self) -> None:
+        """Close every connection and the port, and end the thread.
+
+        Raises:
+            Exception: A request met a bug of this server; it was answered by 500, and is raised here.
+        """
+        self._served.stop()
+
+    def _open(self) -> None:
+        self.start()
+
+    def _close(self) -> None:
+        self.stop()
 
 
 def reset(request: web.Request) -> None:

@@ -47,7 +47,6 @@ class Exchange:
         clock: Seconds, for the journal.
         sleep: How the gates wait.
         aborted: Requests whose client went away before the body was complete.
-        bug: The first that a request met; it was answered by 500.
     """
 
     state: State
@@ -59,7 +58,6 @@ class Exchange:
     clock: Callable[[], float] = field(repr=False)
     sleep: Callable[[float], Awaitable[object]] = field(repr=False)
     aborted: int = field(default=0, init=False)
-    bug: Exception | None = field(default=None, init=False)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a request, whatever it is."""
@@ -70,9 +68,6 @@ class Exchange:
         except (ClientError, ConnectionError):
             self.aborted += 1  # nobody is left to answer; the request had no effect
             return web.Response(status=400)  # goes nowhere, and quietly
-        except Exception as bug:
-            self.bug = self.bug or bug
-            raise
         response = web.Response(
             status=answer.status,
             body=answer.body,

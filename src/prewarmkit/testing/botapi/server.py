@@ -21,8 +21,7 @@ from prewarmkit.testing.botapi.methods import Methods
 from prewarmkit.testing.botapi.sending import Sending
 from prewarmkit.testing.botapi.state import State
 from prewarmkit.testing.botapi.values import FAKE_BOT, Call, Fetch, Gone, Send, Upload
-from prewarmkit.testing.lifespan import Lifespan
-from prewarmkit.testing.served import HOST, Served
+from prewarmkit.testing.served import HOST, Served, ServedLifespan
 
 __all__ = ["BODY_LIMIT", "LOCAL_BODY_LIMIT", "BotApiServer"]
 
@@ -33,7 +32,7 @@ LOCAL_BODY_LIMIT = 2000 * 1024 * 1024 + 1024 * 1024
 """With ``local=True``: a file of 2000 MB and its parameters."""
 
 
-class BotApiServer(Lifespan):
+class BotApiServer(ServedLifespan):
     """A Bot API server on this machine, over real HTTP, that keeps what it got and can be told to fail.
 
     Use it as ``with`` or as ``async with``; it may be started once. It has getMe, getFile, deleteMessage(s), every ``send…``
@@ -105,39 +104,18 @@ class BotApiServer(Lifespan):
 
     # ── life ─────────────────────────────────────────────────────────────────
 
-    def start(self) -> None:
-        """Read the journal, bind the port, and return when requests are served."""
-        if self._served.is_started:
-            raise RuntimeError("A BotApiServer is started once: make another.")
+    def _prepare(self) -> None:
         if self._journal is not None:
             for upload in self._journal.open():
                 self._state.keep(upload)
-        try:
-            self._served.start()
-        except BaseException:
-            self.stop()
-            raise
 
     def stop(self) -> None:
-        """Close every connection and the port, and end the thread.
-
-        Raises:
-            Exception: A request met a bug of this server; it was answered by 500, and is raised here.
-        """
+        """See `ServedLifespan.stop`; closes the journal."""
         try:
-            self._served.stop()
+            super().stop()
         finally:
             if self._journal is not None:
                 self._journal.close()
-        bug, self._exchange.bug = self._exchange.bug, None
-        if bug is not None:
-            raise bug
-
-    def _open(self) -> None:
-        self.start()
-
-    def _close(self) -> None:
-        self.stop()
 
     # ── what a test sees and sets; any thread ────────────────────────────────
 

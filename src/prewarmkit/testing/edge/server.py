@@ -25,8 +25,7 @@ from prewarmkit.testing.edge.gate import Gate
 from prewarmkit.testing.edge.origin import Origin, OriginRequest, OriginSource
 from prewarmkit.testing.edge.rules import Rules
 from prewarmkit.testing.edge.values import EdgeRequest, Fault
-from prewarmkit.testing.lifespan import Lifespan
-from prewarmkit.testing.served import HOST, Served, reset
+from prewarmkit.testing.served import HOST, Served, ServedLifespan, reset
 
 __all__ = ["EdgeServer"]
 
@@ -35,7 +34,7 @@ _COLO = re.compile(r"[A-Z]{3}")
 _RANGE = re.compile(r"bytes=([0-9]+)-([0-9]*)")
 
 
-class EdgeServer(Lifespan):
+class EdgeServer(ServedLifespan):
     """A CDN edge on this machine, with a bucket behind it, that tells what was asked and can be told to fail.
 
     Use it as ``with`` or as ``async with``; it may be started once.
@@ -66,7 +65,7 @@ class EdgeServer(Lifespan):
         self._cache = Cache(self.origin, Rules() if rules is None else rules, clock, is_tiered=tiered)
         self._colo = _checked_colo(colo)
         self._scheme, self._host = ("http", HOST) if ssl_context is None else ("https", "localhost")
-        self._served = Served("The edge server", self._handle, port=port, ssl_context=ssl_context)
+        self._served = Served("The edge server", self._answer, port=port, ssl_context=ssl_context)
         self._lock = threading.RLock()
         self._faults: list[Fault] = []
         self._gate: Gate | None = None
@@ -74,32 +73,6 @@ class EdgeServer(Lifespan):
 
     def __repr__(self) -> str:
         return f"<EdgeServer colo={self._colo}>"
-
-    # ── life ─────────────────────────────────────────────────────────────────
-
-    def start(self) -> None:
-        """Bind the port, and return when requests are served."""
-        if self._served.is_started:
-            raise RuntimeError("An EdgeServer is started once: make another.")
-        try:
-            self._served.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def stop(self) -> None:
-        """Close every connection and the port, and end the thread.
-
-        Raises:
-            Exception: A request met a bug of this server; it was answered by 500, and is raised here.
-        """
-        self._served.stop()
-
-    def _open(self) -> None:
-        self.start()
-
-    def _close(self) -> None:
-        self.stop()
 
     # ── what a test sees and sets; any thread ────────────────────────────────
 
@@ -207,15 +180,6 @@ class EdgeServer(Lifespan):
             gate.open()
 
     # ── in the thread ────────────────────────────────────────────────────────
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        try:
-            return await self._answer(request)
-        except ConnectionError:
-            return web.Response(status=400)  # nobody is left to answer
-        except Exception as bug:
-            self._served.bug = self._served.bug or bug
-            raise
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path
