@@ -144,7 +144,7 @@ async def test_one_group_gets_20_in_any_minute_and_one_a_second(clock: FakeClock
     refusals: list[RateLimited] = []
     while len(at) < 60:
         try:
-            assert await one.take() == -1001
+            assert (await one.take())[0] == -1001
             at.append(clock.now)
         except RateLimited as full:
             refusals.append(full)
@@ -161,7 +161,7 @@ async def test_many_chats_share_the_load_up_to_the_bot_less_its_reserve(clock: F
     """Requirement 10 in small: 40 private chats warm 25 a second, and no chat more than one."""
     many = slots(clock, *range(1, 41), limits=RateLimits())
     start = clock.now
-    taken = [(await many.take(), clock.now) for _ in range(250)]
+    taken = [((await many.take())[0], clock.now) for _ in range(250)]
     assert all(later - sooner > 1 for (_, sooner), (_, later) in zip(taken, taken[25:], strict=False))
     assert clock.now - start == pytest.approx(9 * 1.03, abs=0.1)
     for chat in range(1, 41):
@@ -175,7 +175,7 @@ async def test_deliveries_have_the_reserve_to_themselves(clock: FakeClock) -> No
     limits = RateLimits(bot_per_second=4, reserve_per_second=2, chat_per_second=100)
     both = slots(clock, -1, limits=limits)
     start = clock.now
-    assert [await both.take(), await both.take()] == [-1, -1]
+    assert [(await both.take())[0], (await both.take())[0]] == [-1, -1]
     await both.take_in(501)
     await both.take_in(502)
     assert clock.now == start
@@ -203,9 +203,9 @@ async def test_a_held_chat_gets_nothing_and_the_other_goes_on(
     two = slots(clock, -1, -2, limits=limits)
     assert await two.limited(-1, 30) == (0, False)
     for _ in range(5):
-        assert await two.take() == -2
+        assert (await two.take())[0] == -2
     clock.advance(30)
-    assert {await two.take(), await two.take()} == {-1, -2}
+    assert {(await two.take())[0], (await two.take())[0]} == {-1, -2}
 
 
 @pytest.mark.anyio
@@ -219,7 +219,7 @@ async def test_a_second_held_chat_holds_the_bot(clock: FakeClock) -> None:
     with pytest.raises(RateLimited):
         three.check()
     clock.advance(20.1)
-    assert await three.take() in {-2, -3}
+    assert (await three.take())[0] in {-2, -3}
 
 
 @pytest.mark.anyio
@@ -232,7 +232,7 @@ async def test_no_chat_left_is_target_down_until_one_has_rested(clock: FakeClock
     with pytest.raises(TargetDown):
         await one.take()
     clock.advance(DEAD_CHAT_REST_SECONDS)
-    assert await one.take() == -1
+    assert (await one.take())[0] == -1
 
 
 @pytest.mark.anyio

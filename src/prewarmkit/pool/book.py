@@ -58,6 +58,7 @@ class TargetBook:
     _healths: dict[str, Health] = field(init=False, factory=dict[str, Health])
     _by_id: dict[str, WarmTarget] = field(init=False, factory=dict[str, WarmTarget])
     _resolver: TargetResolver | None = field(init=False, default=None)
+    _directory: TargetDirectory | None = field(init=False, default=None)
     _resolved: dict[str, tuple[float, WarmTarget]] = field(
         init=False, factory=dict[str, tuple[float, WarmTarget]]
     )
@@ -71,6 +72,7 @@ class TargetBook:
         """
         if not isinstance(targets, WarmTarget) and isinstance(targets, TargetResolver):
             self._resolver = targets
+            self._directory = targets if isinstance(targets, TargetDirectory) else None
             return
         given = [targets] if isinstance(targets, WarmTarget) else list(targets)
         if not given:
@@ -112,7 +114,7 @@ class TargetBook:
     @property
     def can_meet(self) -> bool:
         """Whether the resolver finds targets by id."""
-        return isinstance(self._resolver, TargetDirectory)
+        return self._directory is not None
 
     async def meet(self, id_: str) -> bool:
         """Ask the resolver for the target of an id; whether it is known from now on and was not before.
@@ -120,9 +122,9 @@ class TargetBook:
         Raises:
             UnknownTarget: It has none.
         """
-        if not isinstance(self._resolver, TargetDirectory):
+        if self._directory is None:
             return False
-        target = await self._resolver.by_id(id_)
+        target = await self._directory.by_id(id_)
         if not isinstance(target, WarmTarget) or target.id != id_:
             raise UnknownTarget(f"The resolver has no target of the id {id_!r}.")
         if id_ in self._by_id:

@@ -21,7 +21,6 @@ from prewarmkit.stores.postgres.rows import number_array, text_array
 
 __all__ = ["PostgresBudget", "Sweep"]
 
-
 _SWEEP_SECONDS = 60.0
 
 
@@ -73,7 +72,7 @@ class PostgresBudget:
                 if wait > 0:
                     return wait, now
                 longest = [max((window.seconds for window in limits[name]), default=0.0) for name in names]
-                spans = "{" + ",".join(map(repr, longest)) + "}"
+                spans = number_array(longest)
                 await session.change("budget_spend", self.name, text_array(names), spans, now, cost)
                 return 0.0, now
 

@@ -43,7 +43,6 @@ class Memory:
     _spent: OrderedDict[tuple[str, MediaKind], int] = field(
         init=False, factory=OrderedDict[tuple[str, MediaKind], int]
     )
-
     _alone: OrderedDict[tuple[str, MediaKind], None] = field(
         init=False, factory=OrderedDict[tuple[str, MediaKind], None]
     )

@@ -60,13 +60,8 @@ class Slots:
         if self._soonest() > PATIENCE_SECONDS:
             raise self._full(self._soonest())
 
-    async def take(self, *, items: int = 1) -> int:
-        """Spend a message of some warmup chat and of the bot; return the chat. As for `sending`."""
-        chat, _ = await self._take(items)
-        return chat
-
-    async def _take(self, items: int) -> tuple[int, float]:
-        """The chat, and when it was spent by the budget's clock.
+    async def take(self, *, items: int = 1) -> tuple[int, float]:
+        """Spend a message of some warmup chat and of the bot; return the chat, and when that was by the budget's clock.
 
         Args:
             items: Of an album: each counts.
@@ -90,16 +85,8 @@ class Slots:
 
     @asynccontextmanager
     async def sending(self, *, items: int = 1) -> AsyncGenerator[int]:
-        """The right to send what is sent inside, and the chat: by the minute it counts from its end, when it surely has arrived.
-
-        Args:
-            items: Of an album: each counts.
-
-        Raises:
-            TargetDown: No chat is left.
-            RateLimited: Every chat is closed for longer than is waited here.
-        """
-        chat, at = await self._take(items)
+        """`take` for what is sent inside, into this chat: by the minute it counts from its end, when it surely has arrived."""
+        chat, at = await self.take(items=items)
         try:
             yield chat
         finally:
