@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast, runtime_checkable
 
 from attrs import define, field, frozen
@@ -17,6 +17,7 @@ from attrs import define, field, frozen
 __all__ = ["Budget", "MemoryBudget", "Window", "check_cost", "counted_from", "seconds_to_wait"]
 
 _SWEEP_AT_LEAST = 1024
+_ROUNDED = 1e-4
 _AFTER = 1e-6  # a window is closed: the same instant at its far end still counts
 
 
@@ -161,9 +162,14 @@ class MemoryBudget:
         self._sweep_at = max(_SWEEP_AT_LEAST, 2 * len(self._logs))
 
 
-def counted_from(calls: Iterable[float], at: float, cost: int, now: float) -> list[float]:
+def counted_from(calls: Sequence[float], at: float, cost: int, now: float) -> list[float]:
     """Calls, oldest first, of which those that were made ``at`` a time are made now; rounding by a database is no other time."""
-    others = sorted(calls, key=lambda call: abs(at - call))[cost:]
+    these = sorted((call for call in calls if abs(at - call) < _ROUNDED), key=lambda call: abs(at - call))[
+        :cost
+    ]
+    others = list(calls)
+    for call in these:
+        others.remove(call)
     return sorted([*others, *[now] * cost])
 
 

@@ -11,9 +11,9 @@ import pytest
 from attrs import evolve
 from waiting import eventually
 
-from prewarmkit import PoolSettings, PrewarmPool, TargetDown
+from prewarmkit import Media, PoolSettings, PrewarmPool, TargetDown
 from prewarmkit.pool.events import StoreTrouble
-from prewarmkit.stores import MemoryStore, Outcome, SqliteStore, State, Turn
+from prewarmkit.stores import Job, MemoryStore, Outcome, SqliteStore, State, Turn
 from prewarmkit.testing.stand_ins import ScriptedTarget, UnreadSource
 
 pytestmark = pytest.mark.anyio
@@ -214,3 +214,28 @@ async def test_a_store_that_is_full_or_gone_is_sat_out_and_told_of(
         assert len(await store.list(State.READY)) == 2
     assert sorted(target.calls) == ["a", "b"]
     assert sum(isinstance(event, StoreTrouble) for event in events) == 3
+
+
+async def test_a_paused_pool_asks_for_nothing_in_a_loop(source: UnreadSource, target: ScriptedTarget) -> None:
+    """What it waited for may be over while it is paused."""
+    store = WatchedStore()
+    settings = PoolSettings(poll_interval_seconds=0.1)
+    async with PrewarmPool(source, target, store, settings=settings) as pool:
+        await pool.warm("a", timeout=5)
+        pool.pause()
+        await anyio.sleep(0.2)
+        before = len(store.asked)
+        await anyio.sleep(0.5)
+        assert len(store.asked) - before <= 12
+
+
+async def test_what_a_dead_process_held_is_worked_off_without_waiting_for_the_poll(
+    source: UnreadSource, target: ScriptedTarget
+) -> None:
+    """One at a time, the next as soon as one has ended."""
+    store = MemoryStore()
+    await store.enqueue([Job("bot", Media(f"{n}")) for n in range(10)])
+    assert len((await store.turn(lease=10, lease_seconds=0.05)).leased) == 10
+    await anyio.sleep(0.1)
+    async with PrewarmPool(source, target, store, settings=PoolSettings(poll_interval_seconds=60)) as pool:
+        await pool.join(timeout=5)

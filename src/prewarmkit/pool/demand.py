@@ -60,10 +60,10 @@ class Demand:
         book, rack = self.core.book, self.rack
         awake = book.awake()
         self._is_probing = False
+        if self._dry_until <= self.core.clock():
+            self.renew()  # also while nothing is begun: the wait for it is over, and must not be over again
         if self.crew.is_closed:
             return 0, awake
-        if self._dry_until <= self.core.clock():
-            self.renew()
         asked: list[str] = []
         wanting = 0
         for id_ in awake:

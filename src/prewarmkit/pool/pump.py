@@ -212,6 +212,8 @@ class Pump:
                 warmed[target] = warmed.get(target, 0) + 1
             elif isinstance(outcome, Released) or (isinstance(outcome, Retry) and outcome.delay <= 0):
                 self.demand.wet(target)
+            if lease.attempt > 1:
+                self.demand.wet(target)  # it may have been a suspect, of which stores give one at a time
         for target, media in warmed.items():
             core.recorder.succeeded(target, media)
 
